@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made when it is missing or was made of something else.
+PYTHON ?= python3
+EXTRAS ?=
+WORKDIR ?= runs/quickstart
+PYTEST_ARGS ?= -n auto --maxprocesses=8
+
+run := .venv/bin/python -m
+environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
+
+.PHONY: help train test test-all lint style clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make train      train the quickstart; results go to WORKDIR ($(WORKDIR))'
+	@echo 'make test       run the tests, without the slow ones'
+	@echo 'make test-all   run all tests'
+	@echo 'make lint       check style and types (ruff, pyright)'
+	@echo 'make style      check style only (ruff)'
+	@echo 'make clean      remove .venv, caches and build outputs; runs/ stays'
+	@echo
+	@echo 'PYTHON=python3.12    the interpreter, 3.11 or later ($(PYTHON))'
+	@echo 'EXTRAS=cuda12        extras of pyproject.toml: cuda12, cuda13, tpu ($(or $(EXTRAS),none))'
+	@echo 'PYTEST_ARGS=-x       what pytest is told besides ($(PYTEST_ARGS))'
+
+train:
+	$(environment)
+	$(run) experiments.train --config=experiments/configs/quickstart.py --workdir="$(WORKDIR)"
+
+test:
+	$(environment) test
+	$(run) pytest $(PYTEST_ARGS)
+
+test-all:
+	$(environment) test
+	$(run) pytest -m '' $(PYTEST_ARGS)
+
+lint: style
+	$(run) pyright
+
+style:
+	$(environment) dev
+	$(run) ruff check .
+	$(run) ruff format --check .
+
+clean:
+	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist esenas_jax.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""One clear sentence for bad input: the name, what is allowed, and the value that was given."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return `value` if it is an integer in [low, high]; raise TypeError or ValueError if not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    value = value.__index__()
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {allowed}, got {value}.")
+    return value
+
+
+def positive(name: str, value: Any) -> float:
+    """Return `value` as a float if it is finite and above zero; raise ValueError if not."""
+    number = real(name, value)
+    if not number > 0:
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
+    return number
+
+
+def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return `value` as a float if it is finite and in [low, high]; raise if not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not (math.isfinite(value) and low <= value <= high):
+        allowed = "finite" if low == -math.inf and high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    return float(value)
+
+
+def known(name: str, value: Any, allowed: Iterable[str]) -> Any:
+    """Return `value` if it is one of `allowed`; raise ValueError that lists them if not."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+    return value

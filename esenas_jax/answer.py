@@ -1,0 +1,129 @@
+"""What a run is for: one architecture and its weights, and what they are worth.
+
+The set of episodes that selects cannot estimate, so there are two: one chooses, another reports.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from esenas_jax import _checks
+from esenas_jax.search import Search, SearchState, normalized
+from esenas_jax.tasks.normalizer import Moments
+from esenas_jax.tasks.task import Episodes
+from esenas_jax.types import Array, Cost, Evaluation, Genotype, Key, PyTree, Stream, stream
+
+
+class Contender(NamedTuple):
+    """What can act: weights, an architecture, and the moments that normalise what it sees."""
+
+    params: Array  # [P]
+    genotype: Genotype
+    moments: Moments
+
+
+class Answer(NamedTuple):
+    """The contender to deploy."""
+
+    chosen: Contender
+    cost: Cost  # of its architecture
+    selection: Evaluation  # [A, R], all contenders on the same starts
+    report: Evaluation  # [A * R], the chosen one on starts that selected nothing
+
+
+def contenders(search: Search, state: SearchState) -> tuple[Contender, Array]:
+    """Return the most promising contenders [A], and whether each may be chosen, bool [A].
+
+    The controller's best architectures under the final weights, and those of the incumbent: the
+    generation whose exact evaluations were the best of the run, as it stood.
+    """
+    genotypes, valid = search.controller.best(state.controller)
+
+    def set_of(params: Array, genotypes: Genotype, moments: Moments) -> Contender:
+        count = valid.size
+        shared = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), (params, moments))
+        return Contender(shared[0], genotypes, shared[1])
+
+    incumbent = state.incumbent
+    both = jax.tree.map(
+        lambda *xs: jnp.concatenate(xs),
+        set_of(state.strategy.params, genotypes, state.moments),
+        set_of(incumbent.params, incumbent.genotypes, incumbent.moments),
+    )
+    eligible = jnp.concatenate([valid, incumbent.valid])
+    # Before anything was evaluated one architecture is as good as any other.
+    return both, eligible | ~jnp.any(eligible)
+
+
+def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -> Evaluation:
+    """Evaluate contenders, every episode by itself; unperturbed, and learning nothing.
+
+    Args:
+        search: gives task and policy.
+        key: of the starts.
+        contenders: [A].
+        starts: int32 [A, R], which start each episode has: equal numbers, equal starts.
+
+    Returns:
+        Evaluations [A, R].
+    """
+    task = search.task
+    single = task._replace(episodes=1) if isinstance(task, Episodes) else task
+    per_contender = starts.shape[1]
+
+    def bound(e: Array) -> tuple[PyTree, Key]:
+        mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
+        network = (search.policy.bind(mine.params, mine.genotype), mine.moments)
+        return network, jax.random.fold_in(key, starts.ravel()[e])
+
+    def apply(network: tuple[PyTree, Moments], obs: Array) -> Array:
+        # Contenders come from different generations: each brings its own moments.
+        return normalized(search.policy, task, network[1])(network[0], obs)
+
+    reference = jnp.zeros(task.obs_size, jnp.float32)
+    ids = jnp.arange(starts.size, dtype=jnp.int32)
+    seen = search.population.evaluate(single, reference, bound, apply, ids)._replace(statistics=())
+    return jax.tree.map(lambda x: x.reshape(starts.shape), seen)
+
+
+def answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
+    """Choose what to deploy, and estimate what it is worth.
+
+    The contenders are compared on the same fresh starts; the one with the highest mean fitness is
+    then evaluated again on a third set of starts.
+
+    Args:
+        search: that was run.
+        run_key: of the run.
+        state: at its end, or at any time.
+        episodes: of each of the two stages in all, at least 2; each contender's share of the first
+            is rounded up.
+
+    Returns:
+        The answer. One program serves both stages: it is compiled once.
+    """
+    episodes = _checks.integer("episodes", episodes, 2)
+    field, eligible = contenders(search, state)
+    count = eligible.size
+    per_contender = -(-episodes // count)
+    run = jax.jit(lambda key, field, starts: reevaluate(search, key, field, starts))
+
+    rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
+    selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
+    costs = jax.vmap(search.policy.cost)(field.genotype)
+    fitness = jax.vmap(jax.vmap(search.objective.apply, (0, None)))(selection, costs).strategy
+    fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).mean(axis=1)
+    # Among contenders that may be chosen, even if all of their episodes failed.
+    best = jnp.lexsort((fitness, eligible))[-1]
+    chosen = jax.tree.map(lambda x: x[best], field)
+
+    alone = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), chosen)
+    distinct = jnp.arange(count * per_contender, dtype=jnp.int32).reshape(count, per_contender)
+    report = run(stream(run_key, state.generation, Stream.REPORT), alone, distinct)
+    return Answer(
+        chosen=chosen,
+        cost=jax.tree.map(lambda x: x[best], costs),
+        selection=selection,
+        report=jax.tree.map(jnp.ravel, report),
+    )

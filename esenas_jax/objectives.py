@@ -1,0 +1,33 @@
+"""From what an evaluation saw to what the two learners maximise."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from esenas_jax import _checks
+from esenas_jax.types import Cost, Evaluation, Scores
+
+
+class Objective(NamedTuple):
+    """Scores an evaluation, given what its architecture costs; written for one candidate."""
+
+    apply: Callable[[Evaluation, Cost], Scores]
+
+
+def shifted_return(shift_per_step: float = 0.0) -> Objective:
+    """Return the objective: the return, less a constant for every step survived.
+
+    ARS subtracts the survival bonus while it trains, 0 for Swimmer and HalfCheetah, 1 for Hopper,
+    Walker2d and Ant, 5 for Humanoid (arXiv 1803.07055); what is reported is never shifted. Both
+    learners see the same score.
+
+    Args:
+        shift_per_step: finite.
+    """
+    shift = _checks.real("shift_per_step", shift_per_step)
+
+    def apply(evaluation: Evaluation, cost: Cost) -> Scores:
+        del cost
+        score = evaluation.episode_return - shift * evaluation.episode_length
+        return Scores(strategy=score, controller=score)
+
+    return Objective(apply)

@@ -1,0 +1,161 @@
+"""Episodes in lanes: a fixed number run at a time; a lane whose episode ended takes the next."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from esenas_jax.tasks.normalizer import Sums, zero_sums
+from esenas_jax.tasks.task import Apply, Episodes
+from esenas_jax.types import Array, Key, PyTree
+
+# episode id -> the network that acts in it, and its key. A function, never a block of weights: a
+# lane makes what it needs when it starts, and drops it when it ends.
+Start = Callable[[Array], tuple[PyTree, Key]]
+
+
+class Totals(NamedTuple):
+    """Sums over the live steps of one episode."""
+
+    reward: Array  # float32 []
+    bonus: Array  # float32 []
+    steps: Array  # int32 [], environment steps
+
+
+class Lane(NamedTuple):
+    """One running episode."""
+
+    episode: Array  # int32 [], its id; an id past the last marks an idle lane
+    network: PyTree
+    world: PyTree  # the environment's state
+    obs: Array  # float32 [O]
+    alive: Array  # bool []
+    totals: Totals
+    sums: Sums  # of observations
+
+
+def rollout(
+    task: Episodes,
+    reference: Array,
+    start: Start,
+    apply: Apply,
+    *,
+    num_episodes: int,
+    lanes: int,
+    refill_every: int,
+) -> tuple[Totals, Sums]:
+    """Run episodes 0 .. num_episodes - 1 and return what each of them summed up to.
+
+    Every `refill_every` actions the lanes whose episode ended write down its totals and start the
+    next one. The loop ends with the last episode, so an episode costs the steps it lives, not the
+    horizon. An episode's scores do not depend on its lane or on when it ran.
+
+    Args:
+        task: the environment, horizon, action repeat, and what of observations is counted.
+        reference: float32 [O], what observation sums are relative to: their mean so far.
+        start: episode id -> (network, key).
+        apply: network, observation [O] as the environment gives it -> action [A].
+        num_episodes: at least 1.
+        lanes: L, episodes simulated at a time.
+        refill_every: actions between two looks at which lanes have ended.
+
+    Returns:
+        Totals with a leading axis of num_episodes, and the observation sums of all episodes whose
+        return is finite.
+    """
+    environment, normalizer = task.environment, task.normalizer
+    lanes = min(lanes, num_episodes)
+
+    def begin(episode: Array) -> Lane:
+        network, key = start(jnp.minimum(episode, num_episodes - 1))
+        world, obs = environment.reset(key)
+        zero = jnp.zeros((), jnp.float32)
+        return Lane(
+            episode=episode,
+            network=network,
+            world=world,
+            obs=obs,
+            alive=episode < num_episodes,
+            totals=Totals(zero, zero, jnp.int32(0)),
+            sums=zero_sums(environment.obs_size),
+        )
+
+    def count(sums: Sums, obs: Array, alive: Array) -> Sums:
+        if not normalizer.enabled:
+            return sums
+        delta = jnp.where(alive, obs - reference, 0.0)
+        return Sums(
+            sums.count + alive.astype(jnp.float32), sums.first + delta, sums.second + delta**2
+        )
+
+    def act(lane: Lane) -> Lane:
+        """Choose one action and hold it for `action_repeat` environment steps."""
+        sums = count(lane.sums, lane.obs, lane.alive) if normalizer.counts_reset else lane.sums
+        action = apply(lane.network, lane.obs)
+        world, obs, alive, totals = lane.world, lane.obs, lane.alive, lane.totals
+        for _ in range(task.action_repeat):
+            world, transition = environment.step(world, action)
+            obs = transition.obs
+            totals = Totals(
+                reward=totals.reward + jnp.where(alive, transition.reward, 0.0),
+                bonus=totals.bonus + jnp.where(alive, transition.bonus, 0.0),
+                steps=totals.steps + alive.astype(jnp.int32),
+            )
+            # An episode that blew up has failed: nothing is gained by simulating it further.
+            alive = alive & ~transition.done & jnp.isfinite(transition.reward)
+        if not normalizer.counts_reset:
+            sums = count(sums, obs, lane.alive)
+        alive = alive & (totals.steps < task.horizon)
+        return Lane(lane.episode, lane.network, world, obs, alive, totals, sums)
+
+    def run_on(lane: Lane) -> Lane:
+        return jax.lax.fori_loop(0, refill_every, lambda _, x: jax.vmap(act)(x), lane)
+
+    def collect(lane: Lane, done: Array, results: Totals, seen: Sums) -> tuple[Totals, Sums]:
+        # An id past the end is dropped by the scatter: that is where lanes still at work write.
+        slot = jnp.where(done, lane.episode, num_episodes)
+        results = jax.tree.map(
+            lambda all_, mine: all_.at[slot].set(mine, mode="drop"), results, lane.totals
+        )
+        good = done & jnp.isfinite(lane.totals.reward)
+        seen = jax.tree.map(
+            lambda total, mine: total + jnp.sum(jnp.where(_like(good, mine), mine, 0.0), axis=0),
+            seen,
+            lane.sums,
+        )
+        return results, seen
+
+    def body(carry: tuple[Lane, Array, Totals, Sums]) -> tuple[Lane, Array, Totals, Sums]:
+        lane, following, results, seen = carry
+        lane = run_on(lane)
+        done = ~lane.alive & (lane.episode < num_episodes)
+        results, seen = collect(lane, done, results, seen)
+        ids = jnp.where(done, following + jnp.cumsum(done, dtype=jnp.int32) - 1, lane.episode)
+        lane = lane._replace(episode=jnp.minimum(ids, num_episodes))
+
+        def refill(lane: Lane) -> Lane:
+            fresh = jax.vmap(begin)(lane.episode)
+            return jax.tree.map(lambda new, old: jnp.where(_like(done, new), new, old), fresh, lane)
+
+        more = jnp.any(done) & (following < num_episodes)
+        lane = jax.lax.cond(more, refill, lambda lane: lane, lane)
+        return lane, following + jnp.sum(done, dtype=jnp.int32), results, seen
+
+    def unfinished(carry: tuple[Lane, Array, Totals, Sums]) -> Array:
+        return jnp.any(carry[0].alive)
+
+    results = Totals(
+        jnp.zeros(num_episodes, jnp.float32),
+        jnp.zeros(num_episodes, jnp.float32),
+        jnp.zeros(num_episodes, jnp.int32),
+    )
+    first = jax.vmap(begin)(jnp.arange(lanes, dtype=jnp.int32))
+    carry = (first, jnp.int32(lanes), results, zero_sums(environment.obs_size))
+    _, _, results, seen = jax.lax.while_loop(unfinished, body, carry)
+    return results, seen
+
+
+def _like(flag: Array, x: Array) -> Array:
+    """Give a flag per lane [L] the rank of an array [L, ...]."""
+    return flag.reshape(flag.shape + (1,) * (x.ndim - 1))

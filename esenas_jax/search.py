@@ -1,0 +1,390 @@
+"""ES-ENAS: one population evaluation pays for both learners (arXiv 2101.07415).
+
+    candidate(run_key, state, generation, i) -> Candidate
+    evaluate(state, candidate of i, ids)     -> Evaluation
+    tell(run_key, state, generation, ids, genotypes, info, evaluations) -> (state, metrics)
+
+    step(run_key, state) = tell(evaluate(candidate(0 .. N-1)))        run = scan of step
+
+ES and ARS are this loop with the constant controller, random architecture search is it with the
+random one. There is no other trainer.
+"""
+
+import enum
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from esenas_jax import _checks
+from esenas_jax.controllers import Controller
+from esenas_jax.objectives import Objective, shifted_return
+from esenas_jax.policies import Policy
+from esenas_jax.population import Population
+from esenas_jax.population import population as default_population
+from esenas_jax.strategies import Strategy
+from esenas_jax.tasks.normalizer import Moments, absorb, init_moments
+from esenas_jax.tasks.task import Apply, Episodes, Task
+from esenas_jax.types import (
+    Array,
+    Candidate,
+    Evaluation,
+    Genotype,
+    Key,
+    PyTree,
+    Scores,
+    Stream,
+    stream,
+)
+
+
+class Starts(enum.Enum):
+    """Which candidates see the same start (and the same examples, in a single-shot task)."""
+
+    FIXED = "fixed"  # all candidates of all generations: the released deterministic start
+    GENERATION = "generation"  # all candidates of a generation
+    PAIR = "pair"  # the two halves of an antithetic pair
+    CANDIDATE = "candidate"  # none
+
+
+class Incumbent(NamedTuple):
+    """The generation whose exact evaluations scored highest so far, as it stood."""
+
+    score: Array  # float32 [], its mean exact fitness; -inf before the first
+    params: Array  # [P]
+    genotypes: Genotype  # [A], the controller's best
+    valid: Array  # bool [A]
+    moments: Moments
+
+
+class SearchState(NamedTuple):
+    """Everything that the next generation needs. Its tree, shapes and dtypes never change."""
+
+    generation: Array  # int32 []
+    strategy: PyTree
+    controller: PyTree
+    moments: Moments  # of observations
+    incumbent: Incumbent
+    discarded: Array  # int32 [], generations discarded in a row
+
+
+class Metrics(NamedTuple):
+    """What a person wants to know of a generation; scalars."""
+
+    generation: Array
+    exact_mean: Array  # mean return of the exact evaluations: the learning curve
+    exact_std: Array
+    fitness_mean: Array  # over all candidates that did not fail, as the learners see it
+    fitness_max: Array
+    return_without_bonus: Array  # mean over the exact evaluations
+    episode_length: Array  # mean over the exact evaluations
+    steps: Array  # int32, environment steps of this generation
+    episodes: Array  # int32, of this generation
+    failed: Array  # int32, candidates
+    discarded: Array  # int32, generations discarded in a row, this one included
+    strategy: dict[str, Array]
+    controller: dict[str, Array]
+
+
+class Search(NamedTuple):
+    """A search: the pieces it is made of, and its functions, all pure and made for jit."""
+
+    policy: Policy
+    task: Task
+    strategy: Strategy
+    controller: Controller
+    objective: Objective
+    population: Population
+    init: Callable[[Key], SearchState]
+    candidate: Callable[[Key, SearchState, Array, Array], Candidate]
+    evaluate: Callable[[SearchState, Candidate], Evaluation]
+    tell: Callable[..., tuple[SearchState, Metrics]]
+    step: Callable[[Key, SearchState], tuple[SearchState, Metrics]]
+    run: Callable[[Key, SearchState, int], tuple[SearchState, Metrics]]
+
+    @property
+    def num_candidates(self) -> int:
+        """N."""
+        return self.strategy.num_candidates
+
+
+def search(
+    policy: Policy,
+    task: Task,
+    strategy: Strategy,
+    controller: Controller,
+    *,
+    objective: Objective | None = None,
+    population: Population | None = None,
+    starts: Starts = Starts.CANDIDATE,
+    shared_architecture: bool = False,
+    propose_every: int = 1,
+    max_failed: float = 0.4,
+) -> Search:
+    """Return the search for the architecture and weights that maximise a task's score.
+
+    Args:
+        policy: the network, of the task's observation and action sizes.
+        task: the world.
+        strategy: the continuous half.
+        controller: the combinatorial half, over the policy's space.
+        objective: from evaluations to scores; the return by default.
+        population: how a generation is carried out.
+        starts: which candidates see the same start.
+        shared_architecture: both halves of an antithetic pair run one architecture; the released
+            code draws one for each.
+        propose_every: k, in between candidate i keeps the architecture it last had, and the
+            controller hears nothing; released 1, Iris 50.
+        max_failed: share of failed candidates in [0, 1] above which a generation is discarded:
+            the counter advances and nothing else changes. Released 0.4.
+
+    Returns:
+        The functions of the search.
+
+    Raises:
+        ValueError: if layer sizes do not fit the task, or a number is outside its range.
+
+    Example:
+        >>> import jax
+        >>> from esenas_jax import controllers, policies, strategies, tasks
+        >>> task = tasks.polynomial_regression(jax.random.key(1))
+        >>> policy = policies.edge_pruned(5, (), 1, num_edges=5, output_activation=lambda x: x)
+        >>> s = search(policy, task, strategies.ars(8, 1), controllers.random(policy.space))
+        >>> state, metrics = s.run(jax.random.key(0), s.init(jax.random.key(0)), 3)
+        >>> metrics.exact_mean.shape
+        (3,)
+    """
+    for name, size, wanted in (
+        ("observation", policy.obs_size, task.obs_size),
+        ("action", policy.action_size, task.action_size),
+    ):
+        if size != wanted:
+            raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
+    objective = objective or shifted_return()
+    population = population or default_population()
+    starts = Starts(starts)
+    propose_every = _checks.integer("propose_every", propose_every, 1)
+    max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)
+    num_candidates = strategy.num_candidates
+    tolerated = math.floor(max_failed * num_candidates + 1e-9)
+    all_ids = jnp.arange(num_candidates, dtype=jnp.int32)
+
+    def init(run_key: Key) -> SearchState:
+        k_params, k_controller = jax.random.split(stream(run_key, 0, Stream.INIT))
+        strategy_state = strategy.init(policy.init(k_params))
+        controller_state = controller.init(k_controller)
+        moments = init_moments(task.obs_size)
+        genotypes, valid = controller.best(controller_state)
+        return SearchState(
+            generation=jnp.int32(0),
+            strategy=strategy_state,
+            controller=controller_state,
+            moments=moments,
+            incumbent=Incumbent(
+                score=jnp.full((), -jnp.inf, jnp.float32),
+                params=strategy_state.params,
+                genotypes=genotypes,
+                valid=valid & False,
+                moments=moments,
+            ),
+            discarded=jnp.int32(0),
+        )
+
+    # --- candidates -------------------------------------------------------------------------------
+
+    def prepare(run_key: Key, state: SearchState, generation: Array) -> PyTree:
+        key = stream(run_key, _proposal_generation(generation), Stream.PLAN)
+        return controller.prepare(key, state.controller)
+
+    def propose(run_key: Key, plan: PyTree, generation: Array, i: Array) -> tuple[Genotype, PyTree]:
+        if shared_architecture:
+            i = strategy.pair(i)
+        key = stream(run_key, _proposal_generation(generation), Stream.ARCHITECTURE)
+        return controller.propose(jax.random.fold_in(key, i), plan, i)
+
+    def _proposal_generation(generation: Array) -> Array:
+        # Between two proposals the controller's state rests, so the same key makes the same again.
+        return generation - generation % propose_every
+
+    def perturb(run_key: Key, state: SearchState, generation: Array, i: Array) -> Array:
+        return strategy.candidate(stream(run_key, generation, Stream.NOISE), state.strategy, i)
+
+    def episode_key(run_key: Key, generation: Array, i: Array) -> Key:
+        if starts is Starts.FIXED:
+            return stream(run_key, 0, Stream.START)
+        key = stream(run_key, generation, Stream.EPISODE)
+        if starts is Starts.GENERATION:
+            return key
+        return jax.random.fold_in(key, strategy.pair(i) if starts is Starts.PAIR else i)
+
+    def candidate(run_key: Key, state: SearchState, generation: Array, i: Array) -> Candidate:
+        """Return candidate i [] of a generation; vmap over i for several."""
+        genotype, info = propose(run_key, prepare(run_key, state, generation), generation, i)
+        return Candidate(
+            params=perturb(run_key, state, generation, i),
+            genotype=genotype,
+            info=info,
+            key=episode_key(run_key, generation, i),
+        )
+
+    # --- evaluation -------------------------------------------------------------------------------
+
+    def evaluate(state: SearchState, candidates: Candidate) -> Evaluation:
+        """Evaluate candidates that exist, with a leading axis [N] on every leaf."""
+
+        def bound(i: Array) -> tuple[PyTree, Key]:
+            mine = jax.tree.map(lambda x: x[i], candidates)
+            return policy.bind(mine.params, mine.genotype), mine.key
+
+        ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
+        apply = normalized(policy, task, state.moments)
+        return population.evaluate(task, state.moments.mean, bound, apply, ids)
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    def tell(
+        run_key: Key,
+        state: SearchState,
+        generation: Array,
+        ids: Array,
+        genotypes: Genotype,
+        info: PyTree,
+        evaluations: Evaluation,
+    ) -> tuple[SearchState, Metrics]:
+        """Learn from evaluations of candidates `ids` of a generation.
+
+        Candidates that are not among `ids` count as failed: a lost worker is a failed candidate.
+
+        Args:
+            run_key: the key that the candidates were made with.
+            state: as it is now; it may have moved on since the candidates were made.
+            generation: of the candidates, int32 [].
+            ids: int32 [n], distinct, each in [0, N).
+            genotypes: [n], as proposed.
+            info: [n], as proposed.
+            evaluations: [n], `statistics` summed over them.
+        """
+        scores: Scores = jax.vmap(objective.apply)(
+            evaluations._replace(statistics=()), jax.vmap(policy.cost)(genotypes)
+        )
+        valid = (
+            jnp.isfinite(scores.strategy) & jnp.isfinite(scores.controller) & ~evaluations.failed
+        )
+        fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(scores.strategy)
+        arrived = jnp.zeros(num_candidates, bool).at[ids].set(valid)
+
+        strategy_state, strategy_metrics = strategy.update(
+            stream(run_key, generation, Stream.NOISE),
+            state.strategy,
+            fitness,
+            arrived,
+            population.total(strategy.num_directions),
+        )
+        controller_state, controller_metrics = controller.update(
+            stream(run_key, generation, Stream.CONTROLLER),
+            state.controller,
+            genotypes,
+            info,
+            scores.controller,
+            valid,
+        )
+        if propose_every > 1:
+            hears = generation % propose_every == 0
+            controller_state = _where(hears, controller_state, state.controller)
+        moments = state.moments
+        if isinstance(task, Episodes) and task.normalizer.enabled:
+            moments = absorb(moments, evaluations.statistics)
+
+        # The learning curve; of all candidates if there are no exact ones.
+        exact = valid & ((ids >= strategy.num_perturbed) | (strategy.num_exact == 0))
+        exact_score = _mean(scores.strategy, exact)
+        genotypes_now, valid_now = controller.best(controller_state)
+        incumbent = _where(
+            jnp.any(exact) & (exact_score > state.incumbent.score),
+            Incumbent(exact_score, state.strategy.params, genotypes_now, valid_now, state.moments),
+            state.incumbent,
+        )
+
+        failed = num_candidates - jnp.sum(arrived, dtype=jnp.int32)
+        discard = failed > tolerated
+        learnt = (strategy_state, controller_state, moments, incumbent)
+        before = (state.strategy, state.controller, state.moments, state.incumbent)
+        new_state = SearchState(
+            state.generation + 1,
+            *_where(discard, before, learnt),
+            discarded=jnp.where(discard, state.discarded + 1, 0),
+        )
+        metrics = Metrics(
+            generation=generation,
+            exact_mean=_mean(evaluations.episode_return, exact),
+            exact_std=_std(evaluations.episode_return, exact),
+            fitness_mean=_mean(scores.strategy, valid),
+            fitness_max=jnp.max(jnp.where(valid, scores.strategy, -jnp.inf)),
+            return_without_bonus=_mean(evaluations.return_without_bonus, exact),
+            episode_length=_mean(evaluations.episode_length, exact),
+            steps=jnp.sum(evaluations.steps, dtype=jnp.int32),
+            episodes=jnp.int32(ids.size * (task.episodes if isinstance(task, Episodes) else 1)),
+            failed=failed,
+            discarded=new_state.discarded,
+            strategy=strategy_metrics,
+            controller=controller_metrics,
+        )
+        return new_state, metrics
+
+    def step(run_key: Key, state: SearchState) -> tuple[SearchState, Metrics]:
+        """Carry out one generation."""
+        generation = state.generation
+        plan = prepare(run_key, state, generation)
+
+        def bound(i: Array) -> tuple[PyTree, Key]:
+            genotype, _ = propose(run_key, plan, generation, i)
+            params = perturb(run_key, state, generation, i)
+            return policy.bind(params, genotype), episode_key(run_key, generation, i)
+
+        apply = normalized(policy, task, state.moments)
+        evaluations = population.evaluate(task, state.moments.mean, bound, apply, all_ids)
+        # Made again, not carried out of the lanes: proposals cost microseconds.
+        genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
+        return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
+
+    def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
+        """Carry out several generations; metrics get a leading axis of that length."""
+        return jax.lax.scan(lambda s, _: step(run_key, s), state, length=generations)
+
+    return Search(
+        policy=policy,
+        task=task,
+        strategy=strategy,
+        controller=controller,
+        objective=objective,
+        population=population,
+        init=init,
+        candidate=candidate,
+        evaluate=evaluate,
+        tell=tell,
+        step=step,
+        run=run,
+    )
+
+
+def normalized(policy: Policy, task: Task, moments: Moments) -> Apply:
+    """Return the policy's `apply` behind the task's normaliser, frozen at these moments."""
+    if not (isinstance(task, Episodes) and task.normalizer.enabled):
+        return policy.apply
+    mean, scale = task.normalizer.affine(moments)
+    return lambda network, obs: policy.apply(network, (obs - mean) * scale)
+
+
+def _where(flag: Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), new, old)
+
+
+def _mean(values: Array, valid: Array) -> Array:
+    count = jnp.sum(valid, dtype=jnp.float32)
+    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.where(count > 0, count, jnp.nan)
+
+
+def _std(values: Array, valid: Array) -> Array:
+    return jnp.sqrt(_mean((values - _mean(values, valid)) ** 2, valid))

@@ -1,0 +1,96 @@
+"""Evolution strategies as released with ES-ENAS."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+
+from esenas_jax import _checks
+from esenas_jax.strategies.finite_differences import (
+    Optimizer,
+    Outcome,
+    finite_differences,
+    kept,
+    largest_difference,
+)
+from esenas_jax.strategies.shaping import z_score
+from esenas_jax.strategies.strategy import Strategy
+from esenas_jax.types import Array
+
+
+def es(
+    num_directions: int = 150,
+    num_exact: int = 150,
+    noise_std: float = 0.1,
+    step_size: float = 0.01,
+    *,
+    num_elites: int | None = None,
+    antithetic: bool = True,
+    shaping: Callable[[Array, Array], Array] = z_score,
+    ranking: Callable[[Outcome], Array] = largest_difference,
+    shape_exact: bool = True,
+    double_when_truncated: bool = True,
+    optimizer: Optimizer = optax.sgd,
+) -> Strategy:
+    r"""Return the ES strategy; the defaults are the released ones.
+
+    Source: google-research, `es_optimization/algorithms.py` (`MCOptimizer`) with the settings of
+    `es_enas/config.py`.
+
+    With v the shaped scores, antithetic and forward finite differences estimate the gradient as
+
+        1 / (2 D sigma) sum_d (v_d^+ - v_d^-) g_d    and    1 / (D sigma) sum_d (v_d - v_exact) g_d.
+
+    Args:
+        num_directions: D, at least 1.
+        num_exact: X, candidates at the unperturbed parameters; at least 1 for forward differences.
+        noise_std: sigma, positive.
+        step_size: positive.
+        num_elites: b, how many directions are kept, in [1, D]; all by default.
+        antithetic: perturb along +g and -g; else forward differences against the exact mean.
+        shaping: `z_score`, `centered_ranks` or `raw`.
+        ranking: what the kept directions are largest in; `best_half` is the choice of ARS.
+        shape_exact: the exact mean is one more value in the shaping, as released. Forward
+            differences need it and always have it.
+        double_when_truncated: an antithetic gradient of fewer than D directions is multiplied by 2,
+            a released compatibility quirk.
+        optimizer: step size -> optax optimiser, `optax.adam` say; plain ascent by default.
+
+    Raises:
+        TypeError, ValueError: if a number is outside its range.
+    """
+    elites = num_directions if num_elites is None else num_elites
+    _checks.integer("num_directions", num_directions, 1)
+    _checks.integer("num_elites", elites, 1, num_directions)
+
+    def direction_weights(outcome: Outcome) -> Array:
+        plus, minus, valid = outcome.plus, outcome.minus, outcome.valid
+        perturbed = plus[None] if minus is None else jnp.stack([plus, minus])  # [halves, D]
+        include = outcome.exact_valid & (shape_exact or minus is None)
+        values = shaping(
+            jnp.append(perturbed.ravel(), outcome.exact_mean),
+            jnp.append(jnp.tile(valid, perturbed.shape[0]), include),
+        )
+        perturbed, exact = values[:-1].reshape(perturbed.shape), values[-1]
+        if minus is None:
+            # Without a finite exact mean there is nothing to compare with: no direction counts.
+            valid = valid & outcome.exact_valid
+            shaped, difference = outcome._replace(plus=perturbed[0]), perturbed[0] - exact
+        else:
+            shaped = outcome._replace(plus=perturbed[0], minus=perturbed[1])
+            difference = (perturbed[0] - perturbed[1]) / 2.0
+            if double_when_truncated and elites < num_directions:
+                difference = 2.0 * difference
+        keep = kept(ranking(shaped), valid, elites)
+        count = jnp.maximum(jnp.sum(keep, dtype=jnp.float32), 1.0)
+        return jnp.where(keep, difference / (count * outcome.noise_std), 0.0)
+
+    return finite_differences(
+        direction_weights,
+        num_directions=num_directions,
+        num_exact=num_exact,
+        noise_std=noise_std,
+        step_size=step_size,
+        antithetic=antithetic,
+        optimizer=optimizer,
+    )

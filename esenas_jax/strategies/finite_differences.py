@@ -1,0 +1,139 @@
+"""What ES and ARS share: perturb along random directions, step along their weighted sum.
+
+They differ in one function: how the scores of a generation become a weight per direction.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from esenas_jax import _checks
+from esenas_jax.strategies.noise import gaussian
+from esenas_jax.strategies.strategy import Metrics, Strategy, Total
+from esenas_jax.types import Array, Key, PyTree
+
+# step_size -> optax optimiser; optax.sgd with no momentum is plain gradient ascent here.
+Optimizer = Callable[[Array], optax.GradientTransformation]
+
+
+class Outcome(NamedTuple):
+    """The scores of a generation, by direction."""
+
+    plus: Array  # float32 [D]
+    minus: Array | None  # float32 [D], None for forward differences
+    valid: Array  # bool [D], False where either half failed
+    exact_mean: Array  # float32 [], over the valid exact evaluations
+    exact_valid: Array  # bool [], False if there are none
+    noise_std: Array  # float32 []
+
+
+# outcome -> (weight [D] of every direction in the gradient, directions that count)
+DirectionWeights = Callable[[Outcome], Array]
+
+
+class Hyper(NamedTuple):
+    """Numbers that can vary from run to run without a new compilation, float32 []."""
+
+    noise_std: Array
+    step_size: Array
+
+
+class State(NamedTuple):
+    """What the next generation needs."""
+
+    params: Array  # [P]
+    optimizer: PyTree
+    hyper: Hyper
+
+
+def finite_differences(
+    direction_weights: DirectionWeights,
+    *,
+    num_directions: int,
+    num_exact: int,
+    noise_std: float,
+    step_size: float,
+    antithetic: bool,
+    optimizer: Optimizer,
+) -> Strategy:
+    """Return the strategy that ascends sum_d weight_d * noise_d.
+
+    Direction d is candidates 2d (plus) and 2d + 1 (minus) when antithetic, candidate d when not.
+    """
+    num_directions = _checks.integer("num_directions", num_directions, 1)
+    num_exact = _checks.integer("num_exact", num_exact, 0 if antithetic else 1)
+    hyper = (_checks.positive("noise_std", noise_std), _checks.positive("step_size", step_size))
+    halves = 2 if antithetic else 1
+    num_perturbed = halves * num_directions
+
+    def init(params: Array) -> State:
+        values = Hyper(*(jnp.asarray(x, jnp.float32) for x in hyper))
+        return State(params, optimizer(values.step_size).init(params), values)
+
+    def candidate(key: Key, state: State, i: Array) -> Array:
+        noise = gaussian(key, i // halves, state.params.size)
+        sign = jnp.where(i % 2 == 0, 1.0, -1.0) if antithetic else 1.0
+        scale = jnp.where(i < num_perturbed, sign * state.hyper.noise_std, 0.0)
+        return state.params + scale * noise
+
+    def update(
+        key: Key, state: State, fitness: Array, valid: Array, total: Total
+    ) -> tuple[State, Metrics]:
+        weight = direction_weights(_outcome(state, fitness, valid))
+        # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
+        ascent = total(lambda d: weight[d] * gaussian(key, d, state.params.size))
+        # The one minus of the package: optax descends, fitness is maximised.
+        step, opt_state = optimizer(state.hyper.step_size).update(
+            -ascent, state.optimizer, state.params
+        )
+        metrics = {"update_norm": jnp.linalg.norm(step)}
+        return State(optax.apply_updates(state.params, step), opt_state, state.hyper), metrics
+
+    def _outcome(state: State, fitness: Array, valid: Array) -> Outcome:
+        halved = fitness[:num_perturbed].reshape(num_directions, halves)
+        exact, exact_valid = fitness[num_perturbed:], valid[num_perturbed:]
+        count = jnp.sum(exact_valid, dtype=jnp.float32)
+        return Outcome(
+            plus=halved[:, 0],
+            minus=halved[:, 1] if antithetic else None,
+            valid=valid[:num_perturbed].reshape(num_directions, halves).all(axis=1),
+            exact_mean=jnp.sum(jnp.where(exact_valid, exact, 0.0)) / jnp.maximum(count, 1.0),
+            exact_valid=count > 0,
+            noise_std=state.hyper.noise_std,
+        )
+
+    return Strategy(
+        num_directions=num_directions,
+        num_perturbed=num_perturbed,
+        num_exact=num_exact,
+        init=init,
+        candidate=candidate,
+        update=update,
+        pair=lambda i: jnp.where(i < num_perturbed, i // halves, i),
+    )
+
+
+def best_half(outcome: Outcome) -> Array:
+    """Rank directions by max(r+, r-), as ARS does (arXiv 1803.07055, Algorithm 2, line 6)."""
+    if outcome.minus is None:
+        return outcome.plus
+    return jnp.maximum(outcome.plus, outcome.minus)
+
+
+def largest_difference(outcome: Outcome) -> Array:
+    """Rank directions by |v+ - v-|, as the released ES does; forward ones by v."""
+    if outcome.minus is None:
+        return outcome.plus
+    return jnp.abs(outcome.plus - outcome.minus)
+
+
+def kept(rank: Array, valid: Array, num_kept: int) -> Array:
+    """Return bool [D], the valid directions whose rank is at least the num_kept-th largest.
+
+    Ties at the boundary are all kept, as in the ARS code; failed directions never are.
+    """
+    rank = jnp.where(valid, rank, -jnp.inf)
+    return valid & (rank >= jax.lax.top_k(rank, num_kept)[0][-1])

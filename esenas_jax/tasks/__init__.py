@@ -1,0 +1,31 @@
+"""Tasks: the world. Reading order: normalizer, task, regression, classic_control, brax."""
+
+from esenas_jax.tasks.brax import BACKENDS, brax_environment
+from esenas_jax.tasks.classic_control import mountain_car, pendulum
+from esenas_jax.tasks.normalizer import (
+    Normalizer,
+    ars_normalizer,
+    es_normalizer,
+    identity_normalizer,
+)
+from esenas_jax.tasks.regression import polynomial_regression, single_score
+from esenas_jax.tasks.task import Environment, Episodes, SingleShot, Task, Transition, episodes
+
+__all__ = [
+    "BACKENDS",
+    "Environment",
+    "Episodes",
+    "Normalizer",
+    "SingleShot",
+    "Task",
+    "Transition",
+    "ars_normalizer",
+    "brax_environment",
+    "episodes",
+    "es_normalizer",
+    "identity_normalizer",
+    "mountain_car",
+    "pendulum",
+    "polynomial_regression",
+    "single_score",
+]

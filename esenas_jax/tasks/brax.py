@@ -1,0 +1,60 @@
+"""Brax environments behind this package's own protocol."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from esenas_jax import _checks
+from esenas_jax.tasks.task import Environment, Transition
+from esenas_jax.types import Array, Key, PyTree
+
+BACKENDS = ("generalized", "positional", "spring", "mjx")
+# The metric that holds the reward for being alive; environments that have none pay none.
+_BONUS_METRICS = ("reward_healthy", "reward_alive", "reward_survive")
+
+
+def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> Environment:
+    """Return a registered Brax environment.
+
+    None of Brax's training wrappers are used: they double the state and simulate the dead.
+
+    Args:
+        name: as registered with `brax.envs`, "hopper" say; environments of the user's own are
+            found once `brax.envs.register_environment` has been called.
+        backend: one of `BACKENDS`; by default the environment's own choice.
+        **kwargs: passed to the environment's constructor.
+
+    Raises:
+        ValueError: if Brax knows no such environment or backend (the known ones are listed), or
+            the environment does not support the backend.
+    """
+    import brax.envs  # here, because it takes seconds and brings MuJoCo
+
+    _checks.known("environment", name, sorted(brax.envs._envs))
+    if backend is not None:
+        _checks.known("backend", backend, BACKENDS)
+        kwargs["backend"] = backend
+    try:
+        env = brax.envs.get_environment(name, **kwargs)
+    except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
+        chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
+        raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
+
+    def transition(state: Any) -> Transition:
+        bonus = sum(
+            (state.metrics[m] for m in _BONUS_METRICS if m in state.metrics),
+            start=jnp.zeros((), jnp.float32),
+        )
+        return Transition(state.obs, state.reward, bonus, state.done > 0.5)
+
+    def reset(key: Key) -> tuple[PyTree, Array]:
+        # Brax's own code wants the raw key data.
+        state = env.reset(jax.random.key_data(key))
+        return state, state.obs
+
+    def step(state: PyTree, action: Array) -> tuple[PyTree, Transition]:
+        new = env.step(state, action)
+        return new, transition(new)
+
+    return Environment(env.observation_size, env.action_size, reset, step)

@@ -1,0 +1,99 @@
+"""What is asked of a policy: a single-shot evaluation, or episodes in an environment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from esenas_jax import _checks
+from esenas_jax.tasks.normalizer import Normalizer, identity_normalizer
+from esenas_jax.types import Array, Evaluation, Key, PyTree
+
+Apply = Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
+
+
+class SingleShot(NamedTuple):
+    """A task whose score is one function call."""
+
+    obs_size: int
+    action_size: int
+    # key, network, apply -> Evaluation of one candidate; equal keys mean the same examples
+    evaluate: Callable[[Key, PyTree, Apply], Evaluation]
+
+
+class Transition(NamedTuple):
+    """What an environment returns from a step."""
+
+    obs: Array  # float32 [O]
+    reward: Array  # float32 []
+    bonus: Array  # float32 [], the part of the reward paid for not having failed yet
+    done: Array  # bool [], the episode has ended by itself (not by the horizon)
+
+
+class Environment(NamedTuple):
+    """A world that goes on step by step, as pure functions of one environment.
+
+    Actions are in units of the actuators: [-1, 1] is their full range, and the environment clips
+    what is outside where its definition does. Time limits are not the environment's affair.
+    """
+
+    obs_size: int
+    action_size: int
+    reset: Callable[[Key], tuple[PyTree, Array]]  # key -> (state, first observation [O])
+    step: Callable[[PyTree, Array], tuple[PyTree, Transition]]  # state, action [A] -> ...
+
+
+class Episodes(NamedTuple):
+    """A task of episodes in an environment; `rollout` schedules them."""
+
+    environment: Environment
+    horizon: int  # environment steps after which an episode is cut
+    action_repeat: int
+    episodes: int  # R, a candidate's
+    normalizer: Normalizer
+
+    @property
+    def obs_size(self) -> int:
+        """Of the environment."""
+        return self.environment.obs_size
+
+    @property
+    def action_size(self) -> int:
+        """Of the environment."""
+        return self.environment.action_size
+
+
+Task = SingleShot | Episodes
+
+
+def episodes(
+    environment: Environment,
+    *,
+    horizon: int = 1000,
+    action_repeat: int = 1,
+    episodes: int = 1,
+    normalizer: Normalizer | None = None,
+) -> Episodes:
+    """Return the task of maximising the return of an environment's episodes.
+
+    Args:
+        environment: where.
+        horizon: environment steps after which an episode is cut, a multiple of `action_repeat`.
+        action_repeat: environment steps an action is held for, at least 1.
+        episodes: R, episodes a candidate; its scores are their means.
+        normalizer: of observations, with what it learns over the run; none by default.
+
+    Raises:
+        TypeError, ValueError: if a number is outside its range.
+    """
+    horizon = _checks.integer("horizon", horizon, 1)
+    action_repeat = _checks.integer("action_repeat", action_repeat, 1, horizon)
+    if horizon % action_repeat:
+        raise ValueError(
+            f"horizon must be a multiple of action_repeat {action_repeat}, got {horizon}."
+        )
+    return Episodes(
+        environment=environment,
+        horizon=horizon,
+        action_repeat=action_repeat,
+        episodes=_checks.integer("episodes", episodes, 1),
+        normalizer=normalizer or identity_normalizer(),
+    )
