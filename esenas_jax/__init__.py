@@ -5,25 +5,25 @@ objectives; rollout, population, search, answer.
 """
 
 from esenas_jax import controllers, objectives, policies, spaces, strategies, tasks
-from esenas_jax.answer import Answer, answer
+from esenas_jax.answer import Answer, choose_answer
 from esenas_jax.objectives import shifted_return
-from esenas_jax.population import population
-from esenas_jax.search import Metrics, Search, SearchState, Starts, search
+from esenas_jax.population import Population
+from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
     "Metrics",
+    "Population",
     "Search",
     "SearchState",
     "Starts",
-    "answer",
+    "choose_answer",
     "controllers",
+    "es_enas",
     "objectives",
     "policies",
-    "population",
-    "search",
     "shifted_return",
     "spaces",
     "strategies",

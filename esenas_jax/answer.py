@@ -87,7 +87,7 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     return jax.tree.map(lambda x: x.reshape(starts.shape), seen)
 
 
-def answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
+def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
     """Choose what to deploy, and estimate what it is worth.
 
     The contenders are compared on the same fresh starts; the one with the highest mean fitness is

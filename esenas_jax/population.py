@@ -3,8 +3,8 @@
 Nothing here depends on what a candidate is; a generation's weights never exist at once.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,28 @@ from esenas_jax.types import Array, Evaluation, Key, PyTree
 Bound = Callable[[Array], tuple[PyTree, Key]]
 
 
-class Population(NamedTuple):
-    """How much is done at a time; no result depends on it but by rounding.
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """How much of a generation is done at a time; no result depends on it but by rounding.
 
-    Made by `population`.
+    Args:
+        lanes: L, episodes simulated (or single-shot candidates evaluated) at a time, at least 1.
+            Fewer lanes waste fewer steps on episodes that have ended, more lanes make better use
+            of wide hardware.
+        refill_every: actions between two looks at which lanes have ended, at least 1.
+        chunk: directions whose noise exists at a time, at least 1.
+
+    Raises:
+        TypeError, ValueError: if a number is outside its range.
     """
 
-    lanes: int  # L, episodes or single-shot candidates evaluated at a time
-    refill_every: int  # actions between two looks at which lanes have ended
-    chunk: int  # directions whose noise exists at a time
+    lanes: int = 64
+    refill_every: int = 16
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _checks.integer(field.name, getattr(self, field.name), 1)
 
     def evaluate(
         self, task: Task, reference: Array, bound: Bound, apply: Apply, ids: Array
@@ -107,22 +120,3 @@ class Population(NamedTuple):
             return jax.lax.scan(add, zero, starts)[0]
 
         return total
-
-
-def population(lanes: int = 64, refill_every: int = 16, chunk: int = 32) -> Population:
-    """Return how a generation is carried out.
-
-    Args:
-        lanes: episodes simulated at a time, at least 1. Fewer lanes waste fewer steps on episodes
-            that have ended, more lanes make better use of wide hardware.
-        refill_every: actions between two looks at which lanes have ended, at least 1.
-        chunk: directions whose noise exists at a time, at least 1.
-
-    Raises:
-        TypeError, ValueError: if a number is outside its range.
-    """
-    return Population(
-        _checks.integer("lanes", lanes, 1),
-        _checks.integer("refill_every", refill_every, 1),
-        _checks.integer("chunk", chunk, 1),
-    )

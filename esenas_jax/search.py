@@ -23,7 +23,6 @@ from esenas_jax.controllers import Controller
 from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
 from esenas_jax.population import Population
-from esenas_jax.population import population as default_population
 from esenas_jax.strategies import Strategy
 from esenas_jax.tasks.normalizer import Moments, absorb, init_moments
 from esenas_jax.tasks.task import Apply, Episodes, Task
@@ -110,7 +109,7 @@ class Search(NamedTuple):
         return self.strategy.num_candidates
 
 
-def search(
+def es_enas(
     policy: Policy,
     task: Task,
     strategy: Strategy,
@@ -151,8 +150,8 @@ def search(
         >>> from esenas_jax import controllers, policies, strategies, tasks
         >>> task = tasks.polynomial_regression(jax.random.key(1))
         >>> policy = policies.edge_pruned(5, (), 1, num_edges=5, output_activation=lambda x: x)
-        >>> s = search(policy, task, strategies.ars(8, 1), controllers.random(policy.space))
-        >>> state, metrics = s.run(jax.random.key(0), s.init(jax.random.key(0)), 3)
+        >>> search = es_enas(policy, task, strategies.ars(8, 1), controllers.random(policy.space))
+        >>> state, metrics = search.run(jax.random.key(0), search.init(jax.random.key(0)), 3)
         >>> metrics.exact_mean.shape
         (3,)
     """
@@ -163,7 +162,7 @@ def search(
         if size != wanted:
             raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
     objective = objective or shifted_return()
-    population = population or default_population()
+    population = population or Population()
     starts = Starts(starts)
     propose_every = _checks.integer("propose_every", propose_every, 1)
     max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)

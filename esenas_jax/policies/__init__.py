@@ -2,7 +2,7 @@
 
 from esenas_jax.policies.dense import dense
 from esenas_jax.policies.edges import edge_pruned
-from esenas_jax.policies.feedforward import fan_in_normal, normal, uniform, zeros
+from esenas_jax.policies.feedforward import fan_in_normal, identity, normal, uniform, zeros
 from esenas_jax.policies.partition import partitioned
 from esenas_jax.policies.policy import Policy
 
@@ -11,6 +11,7 @@ __all__ = [
     "dense",
     "edge_pruned",
     "fan_in_normal",
+    "identity",
     "normal",
     "partitioned",
     "uniform",

@@ -36,7 +36,7 @@ def dense(
         hidden: sizes of the hidden layers; () is a linear policy.
         action_size: A, at least 1.
         hidden_activation: of hidden units.
-        output_activation: of the outputs; ARS has none (`lambda x: x`).
+        output_activation: of the outputs; ARS has none (`identity`).
         weight_init: of each layer's weights [in, out].
         bias_init: of the hidden biases.
         linear_first_hidden: the released slip, see `feedforward.forward`.

@@ -27,9 +27,9 @@ def edge_pruned(
 ) -> Policy:
     """Return the policy that keeps `num_edges` edges of the dense one, anywhere in the network.
 
-    This is the released "aggregate" mode (`es_enas/policies.py`): a genotype is a set of distinct edges of
-    consecutive layers. The weight of an edge that is not chosen persists, and is shared by all
-    architectures that choose it.
+    This is the released "aggregate" mode (`es_enas/policies.py`): a genotype is a set of distinct
+    edges of consecutive layers. The weight of an edge that is not chosen persists, and is shared by
+    all architectures that choose it.
 
     Args:
         obs_size: O, at least 1.

@@ -27,7 +27,8 @@ def partitioned(
 ) -> Policy:
     """Return the fully connected policy with only `num_partitions` distinct weights.
 
-    The released weight-sharing policy, the chromatic networks of arXiv 1907.06511: a genotype gives each edge of consecutive layers one of `num_partitions` colours.
+    The released weight-sharing policy, the chromatic networks of arXiv 1907.06511: a genotype gives
+    each edge of consecutive layers one of `num_partitions` colours.
 
     Args:
         obs_size: O, at least 1.

@@ -1,7 +1,8 @@
 """Pendulum and continuous MountainCar, to Gymnasium's definitions.
 
-The environments that the released ES-ENAS wraps, small enough to compile in a second. Gymnasium 1.x, `Pendulum-v1` and `MountainCarContinuous-v0`; time limits (200 and 999
-steps there) are the task's `horizon`.
+The environments that the released ES-ENAS wraps, small enough to compile in a second. Their time
+limits in Gymnasium 1.x (200 steps of `Pendulum-v1`, 999 of `MountainCarContinuous-v0`) are the
+task's `horizon`.
 """
 
 from typing import NamedTuple

@@ -1,0 +1,220 @@
+"""From a config to a search: the only reader of config fields.
+
+A config has one section a piece. A section names a public function and gives its keyword arguments;
+`section` fills in the defaults of all arguments that are not given, so that each can be overridden
+on the command line and `config.json` is complete. An argument that is itself a function (a shaping,
+an activation, an optimiser) is given by its name.
+"""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict, config_dict
+
+from esenas_jax import Population, controllers, objectives, policies, strategies, tasks
+from esenas_jax.policies import Policy
+from esenas_jax.search import Search, Starts, es_enas
+from esenas_jax.tasks import Environment, Normalizer, Task
+
+NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
+    "none": tasks.identity_normalizer,
+    "es": tasks.es_normalizer,
+    "ars": tasks.ars_normalizer,
+}
+
+
+CLASSIC: dict[str, Callable[[], Environment]] = {
+    "pendulum": tasks.pendulum,
+    "mountain_car": tasks.mountain_car,
+}
+
+
+def environment(
+    environment: str,
+    backend: str | None = None,
+    horizon: int = 1000,
+    action_repeat: int = 1,
+    episodes: int = 1,
+    normalizer: str = "none",
+) -> Task:
+    """Episodes in pendulum, mountain_car, or any Brax environment on any of its backends."""
+    if environment not in CLASSIC:
+        world = tasks.brax_environment(environment, backend)
+    elif backend is None:
+        world = CLASSIC[environment]()
+    else:
+        raise ValueError(f"backend must be None for {environment}, got {backend!r}.")
+    return tasks.episodes(
+        world,
+        horizon=horizon,
+        action_repeat=action_repeat,
+        episodes=episodes,
+        normalizer=_named("normalizer", normalizer, NORMALIZERS)(),
+    )
+
+
+def regression(
+    target_seed: int = 0, degree: int = 4, batch_size: int = 2048, target_scale: float = 5.0
+) -> Task:
+    """The toy polynomial regression."""
+    return tasks.polynomial_regression(
+        jax.random.key(target_seed),
+        degree=degree,
+        batch_size=batch_size,
+        target_scale=target_scale,
+    )
+
+
+# What each section may name. The first arguments of policies (sizes) and controllers (the space)
+# come from the task and the policy, not from the config.
+FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    "task": {f.__name__: f for f in (environment, regression)},
+    "policy": {f.__name__: f for f in (policies.dense, policies.edge_pruned, policies.partitioned)},
+    "strategy": {f.__name__: f for f in (strategies.es, strategies.ars)},
+    "controller": {
+        f.__name__: f
+        for f in (controllers.constant, controllers.random, controllers.regularized_evolution)
+    },
+    "objective": {"shifted_return": objectives.shifted_return},
+    "population": {"Population": Population},
+    "search": {"es_enas": es_enas},
+}
+FROM_ELSEWHERE = {
+    "obs_size", "action_size", "space", "genotype",
+    "policy", "task", "strategy", "controller", "objective", "population",
+}  # fmt: skip
+
+_ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "identity": policies.identity,
+    "sigmoid": jax.nn.sigmoid,
+    "swish": jax.nn.swish,
+}
+_INITIALIZERS = {
+    f.__name__: f
+    for f in (policies.zeros, policies.uniform, policies.normal, policies.fan_in_normal)
+}
+
+
+# Those of optax that need nothing but a step size.
+_OPTAX = (
+    "sgd", "adam", "adamw", "adamax", "amsgrad", "nadam", "radam", "rmsprop", "adagrad",
+    "adabelief", "yogi", "lion", "lamb", "lars", "novograd", "sm3",
+)  # fmt: skip
+
+
+def momentum(step_size: Any) -> optax.GradientTransformation:
+    """Gradient ascent with momentum 0.9."""
+    return optax.sgd(step_size, momentum=0.9)
+
+
+# Arguments that are functions, by name.
+CHOICES: dict[str, dict[str, Any]] = {
+    "shaping": {
+        f.__name__: f for f in (strategies.z_score, strategies.centered_ranks, strategies.raw)
+    },
+    "ranking": {f.__name__: f for f in (strategies.best_half, strategies.largest_difference)},
+    "optimizer": {"momentum": momentum, **{name: getattr(optax, name) for name in _OPTAX}},
+    "hidden_activation": _ACTIVATIONS,
+    "output_activation": _ACTIVATIONS,
+    "weight_init": _INITIALIZERS,
+    "bias_init": _INITIALIZERS,
+    "starts": {start.value: start for start in Starts},
+}
+
+
+def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
+    """Return a config section: a function's name and all of its arguments, defaults filled in.
+
+    Args:
+        kind: "task", "policy", "strategy", "controller", "objective", "population" or "search".
+        name: of the function; may be left out where there is only one.
+        **arguments: that differ from the defaults.
+
+    Raises:
+        ValueError: if there is no such function (the known ones are listed) or argument.
+    """
+    functions = FUNCTIONS[kind]
+    name = name or next(iter(functions))
+    function = _named(f"{kind}.name", name, functions)
+    out = ConfigDict({"name": name})
+    parameters = inspect.signature(function).parameters
+    for unknown in arguments.keys() - (parameters.keys() - FROM_ELSEWHERE):
+        raise ValueError(
+            f"{kind} {name} has no argument {unknown!r}{_nearest(unknown, parameters)}"
+        )
+    for key, parameter in parameters.items():
+        if key in FROM_ELSEWHERE:
+            continue
+        value = arguments.get(key, parameter.default)
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"{kind} {name} needs the argument {key!r}.")
+        if key in CHOICES and not isinstance(value, str):
+            value = next(n for n, choice in CHOICES[key].items() if choice == value)
+        if value is None:
+            value = config_dict.placeholder(_optional_type(function, key))
+        out[key] = value
+    return out
+
+
+def build(config: ConfigDict | Mapping[str, Any]) -> Search:
+    """Return the search that a config describes.
+
+    Raises:
+        TypeError, ValueError: one sentence that names the value and what is allowed.
+    """
+    task: Task = _call("task", config["task"])
+    policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
+    return _call(
+        "search",
+        config["search"],
+        policy=policy,
+        task=task,
+        strategy=_call("strategy", config["strategy"]),
+        controller=_call("controller", config["controller"], space=policy.space),
+        objective=_call("objective", config["objective"]),
+        population=_call("population", config["population"]),
+    )
+
+
+def build_policy(config: Mapping[str, Any], obs_size: int, action_size: int) -> Policy:
+    """Return only the policy of a config, without its task."""
+    return _call("policy", config["policy"], obs_size=obs_size, action_size=action_size)
+
+
+def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
+    arguments = dict(given)
+    function = _named(f"{kind}.name", arguments.pop("name"), FUNCTIONS[kind])
+    for key, choices in CHOICES.items():
+        if key in arguments:
+            arguments[key] = _named(f"{kind}.{key}", arguments[key], choices)
+    try:
+        return function(**arguments, **more)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{kind}: {error}") from error
+
+
+def _named(what: str, name: Any, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"{what} must be one of {', '.join(sorted(known))}, got {name!r}.")
+    return known[name]
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, [k for k in known if k not in FROM_ELSEWHERE], n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _optional_type(function: Callable[..., Any], argument: str) -> type:
+    hint = typing.get_type_hints(function)[argument]
+    if isinstance(hint, types.UnionType):
+        return next(t for t in typing.get_args(hint) if t is not type(None))
+    return hint

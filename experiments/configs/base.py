@@ -1,0 +1,33 @@
+"""What every config has; the others add a task, a policy, a strategy and a controller."""
+
+from ml_collections import ConfigDict
+
+from experiments.build import section
+
+
+def base() -> ConfigDict:
+    """Return the part of a config that most runs need not touch."""
+    config = ConfigDict()
+    config.seed = 0  # of the run's one key
+    config.generations = 100
+    config.answer_episodes = 256  # to choose the answer with, and as many again to report it
+    config.objective = section("objective")
+    config.population = section("population")
+    config.search = section("search")
+    return config
+
+
+def variant(config: ConfigDict, name: str | None) -> ConfigDict:
+    """Return the variant of a config that stands behind a colon: none, or `:smoke`.
+
+    `:smoke` runs three generations of the full size, to see that everything works.
+
+    Raises:
+        ValueError: if there is no such variant.
+    """
+    if name not in (None, "smoke"):
+        raise ValueError(f"a config's variant must be smoke, got {name!r}.")
+    if name == "smoke":
+        config.generations = 3
+        config.answer_episodes = 16
+    return config

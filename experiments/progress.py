@@ -1,0 +1,77 @@
+"""How far a run is: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+EVERY_SECONDS = 10.0  # between two plain lines
+
+
+class Progress:
+    """Tells how far a run is, how long it will take, and how well it does.
+
+    Args:
+        total: generations of the run.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._live = None
+        if sys.stdout.isatty():
+            from rich import progress
+
+            self._live = progress.Progress(
+                progress.BarColumn(bar_width=24),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(),
+            )
+            self._task = self._live.add_task("starting", total=total)
+        self._started = time.perf_counter()
+        self._due = 0.0
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Tell of one more generation, a line of metrics.jsonl."""
+        done = row["generation"] + 1
+        text = f"return {_number(row['exact_mean'])}"
+        if row["env_steps"]:
+            text += (
+                f"  without bonus {_number(row['return_without_bonus'])}"
+                f"  length {_number(row['episode_length'])}"
+            )
+        if row["failed"]:
+            text += f"  failed {row['failed']}"
+        if self._live:
+            self._live.update(self._task, completed=done, description=text)
+            return
+        elapsed = time.perf_counter() - self._started
+        if elapsed < self._due and done < self._total:
+            return
+        self._due = elapsed + EVERY_SECONDS
+        left = elapsed / done * (self._total - done)
+        print(
+            f"generation {done}/{self._total}  {text}  {elapsed:.0f} s, {left:.0f} s left",
+            flush=True,
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
