@@ -86,9 +86,10 @@ def finite_differences(
         # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
         ascent = total(lambda d: weight[d] * gaussian(key, d, state.params.size))
         # The one minus of the package: optax descends, fitness is maximised.
-        step, opt_state = optimizer(state.hyper.step_size).update(
-            -ascent, state.optimizer, state.params
-        )
+        with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
+            step, opt_state = optimizer(state.hyper.step_size).update(
+                -ascent, state.optimizer, state.params
+            )
         metrics = {"update_norm": jnp.linalg.norm(step)}
         return State(optax.apply_updates(state.params, step), opt_state, state.hyper), metrics
 

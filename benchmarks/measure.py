@@ -1,0 +1,123 @@
+"""How things are measured here: the two sides of a ratio alternate in one process.
+
+Every benchmark is `python -m benchmarks.NAME [--quick] [--json=PATH]`, prints a table, and ends
+with status 0 when it ran to the end, whatever it measured.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from experiments.workdir import provenance
+
+PAIRS = 15  # at least; see `paired_ratio`
+WIDE = 0.10  # an interval wider than this share of its value decides nothing
+
+
+@dataclasses.dataclass
+class Row:
+    """One measured figure, and the target it is held against, if there is one."""
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    unit: str = ""
+    target: float | None = None
+    direction: Literal["at_most", "at_least"] | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the interval's better end meets the target; None if that is undecided."""
+        if self.value is None or self.target is None or self.interval is None:
+            return None
+        low, high = self.interval
+        if high - low > WIDE * abs(self.value):
+            return None
+        return low <= self.target if self.direction == "at_most" else high >= self.target
+
+
+def seconds(f: Callable[[], Any]) -> float:
+    """Return how long a call takes until its arrays are there."""
+    started = time.perf_counter()
+    jax.block_until_ready(f())
+    return time.perf_counter() - started
+
+
+def paired_ratio(
+    numerator: Callable[[], Any], denominator: Callable[[], Any], pairs: int = PAIRS
+) -> tuple[float, tuple[float, float], np.ndarray]:
+    """Time two calls in turn, and return the median of their per-pair ratios.
+
+    Which side goes first alternates too, so that neither always finds the caches of the other.
+
+    Args:
+        numerator: called once to warm up, then once a pair.
+        denominator: likewise.
+        pairs: at least 1; 15 for a result that counts.
+
+    Returns:
+        The median ratio, its 95 % bootstrap interval, and the times [pairs, 2] in seconds.
+    """
+    sides = (numerator, denominator)
+    for side in sides:
+        seconds(side)
+    times = np.empty((pairs, 2))
+    for pair in range(pairs):
+        for side in (0, 1) if pair % 2 else (1, 0):
+            times[pair, side] = seconds(sides[side])
+    ratios = times[:, 0] / times[:, 1]
+    return float(np.median(ratios)), bootstrap(ratios), times
+
+
+def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile-bootstrap interval of the median."""
+    values = np.asarray(values)
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(values, (10_000, values.size)), axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def command_line(description: str) -> argparse.Namespace:
+    """Parse --quick and --json."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--quick", action="store_true", help="within five minutes on two cores, compiling included"
+    )
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    return parser.parse_args()
+
+
+def report(benchmark: str, rows: Sequence[Row], path: Path | None) -> None:
+    """Print a table of rows, and write them as JSON if there is a path."""
+    for row in rows:
+        value = "not measured" if row.value is None else f"{row.value:,.4g} {row.unit}"
+        interval = "" if row.interval is None else "[{:,.4g}, {:,.4g}]".format(*row.interval)
+        target = ""
+        if row.target is not None:
+            verdict = {True: "holds", False: "does not hold", None: "undecided"}[row.holds]
+            target = f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict}"
+        print(f"{row.name:58s} {value:>22s}  {interval:22s} {target}")
+    if path is None:
+        return
+    origin = provenance()
+    versions = {"python": origin["python"], **origin["versions"]}
+    content = {
+        "benchmark": benchmark,
+        "device": f"{origin['device']} ({origin['cpu_count']} cores)"
+        if origin["platform"] == "cpu"
+        else origin["device"],
+        "device_count": origin["device_count"],
+        "versions": versions,
+        "commit": origin["commit"],
+        "rows": [{**dataclasses.asdict(row), "holds": row.holds} for row in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")

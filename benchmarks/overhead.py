@@ -1,0 +1,172 @@
+"""What ES-ENAS costs on top of the physics.
+
+    python -m benchmarks.overhead [--quick] [--json=PATH]
+
+Bare physics is the same lanes, the same refills and episodes of the same lengths, with actions that
+are precomputed: no policy, noise, normaliser, update or controller. All steps counted are live.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.measure import PAIRS, Row, bootstrap, command_line, paired_ratio, report, seconds
+from esenas_jax import Search, SearchState, controllers, es_enas, policies
+from esenas_jax.rollout import rollout
+from esenas_jax.tasks.task import Environment, Episodes, Transition
+from esenas_jax.types import Array, Key, PyTree
+from experiments.build import build
+from experiments.configs import quickstart
+from experiments.train import use_compilation_cache
+
+KEY = jax.random.key(0)
+
+
+def bare_physics(search: Search, lengths: Array) -> Episodes:
+    """Return the task whose episode i lasts `lengths[i]` steps, under actions given beforehand.
+
+    The policy's action is the episode's number; what the world does is looked up.
+    """
+    task = search.task
+    assert isinstance(task, Episodes)
+    world = task.environment
+    actions = jax.random.uniform(KEY, (task.horizon, world.action_size), minval=-1.0)
+
+    def reset(key: Key) -> tuple[PyTree, Array]:
+        state, obs = world.reset(key)
+        return (state, jnp.int32(0)), obs
+
+    def step(state: PyTree, episode: Array) -> tuple[PyTree, Transition]:
+        inner, t = state
+        inner, seen = world.step(inner, actions[t])
+        done = t + 1 >= lengths[episode[0]]
+        # Scripted actions can blow the physics up; the cost of a step does not depend on that.
+        reward = jnp.where(jnp.isfinite(seen.reward), seen.reward, 0.0)
+        return (inner, t + 1), seen._replace(reward=reward, done=done)
+
+    return task._replace(environment=Environment(world.obs_size, 1, reset, step))
+
+
+def generation_against_physics(search: Search, state: SearchState, name: str, pairs: int) -> Row:
+    """Time a generation of a search against the physics in it."""
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.jit(lambda s: jax.vmap(lambda i: search.candidate(KEY, s, s.generation, i))(ids))(
+        state
+    )
+    lengths = jax.jit(search.evaluate)(state, asked).steps
+    bare = bare_physics(search, lengths)
+
+    @jax.jit
+    def physics(reference: Array) -> PyTree:
+        return rollout(
+            bare._replace(normalizer=bare.normalizer._replace(enabled=False)),
+            reference,
+            lambda episode: (episode[None], jax.random.fold_in(KEY, episode)),
+            lambda episode, obs: episode,
+            num_episodes=search.num_candidates,
+            lanes=search.population.lanes,
+            refill_every=search.population.refill_every,
+        )
+
+    step = jax.jit(search.step)
+    live = int(physics(state.moments.mean)[0].steps.sum())
+    assert live == int(lengths.sum())
+    ratio, interval, times = paired_ratio(
+        lambda: step(KEY, state), lambda: physics(state.moments.mean), pairs
+    )
+    whole, bare_time = sorted(times[:, 0])[pairs // 2], sorted(times[:, 1])[pairs // 2]
+    print(f"{name}: {live} live steps; {whole:.3f} s, of them {bare_time:.3f} s physics.")
+    return Row(f"{name} / bare physics", ratio, interval, "x", 1.15, "at_most")
+
+
+def search_against_constant(search: Search, pairs: int) -> Row:
+    """Time edge search against one fixed architecture, on episodes that never end early."""
+    task = search.task
+    assert isinstance(task, Episodes)
+    world = task.environment
+
+    def step(state: PyTree, action: Array) -> tuple[PyTree, Transition]:
+        state, seen = world.step(state, action)
+        return state, seen._replace(done=jnp.zeros((), bool))
+
+    endless = task._replace(environment=world._replace(step=step), horizon=192)
+
+    def one(controller: controllers.Controller) -> tuple[Search, SearchState]:
+        made = es_enas(
+            search.policy,
+            endless,
+            search.strategy,
+            controller,
+            objective=search.objective,
+            population=search.population,
+        )
+        # One generation on, so that evolution has a population to evolve.
+        return made, jax.jit(made.step)(KEY, jax.jit(made.init)(KEY))[0]
+
+    space = search.policy.space
+    evolved, evolved_state = one(search.controller)
+    fixed, fixed_state = one(controllers.constant(space))
+    evolved_step, fixed_step = jax.jit(evolved.step), jax.jit(fixed.step)
+    ratio, interval, _ = paired_ratio(
+        lambda: evolved_step(KEY, evolved_state), lambda: fixed_step(KEY, fixed_state), pairs
+    )
+    return Row("edge search / constant controller", ratio, interval, "x", 1.05, "at_most")
+
+
+def proposals(pairs: int) -> Row:
+    """Count the proposals of regularized evolution: 450 at a time, 64 of 736 edges."""
+    policy = policies.edge_pruned(17, (32,), 6, num_edges=64)
+    controller = controllers.regularized_evolution(policy.space, 450)
+    ids = jnp.arange(450)
+    genotypes = policy.space.sample(KEY, (450,))
+    state, _ = controller.update(
+        KEY,
+        controller.init(KEY),
+        genotypes,
+        jnp.full(450, -1),
+        jax.random.normal(KEY, (450,)),
+        jnp.ones(450, bool),
+    )
+
+    @jax.jit
+    def propose(key: Key) -> PyTree:
+        plan = controller.prepare(key, state)
+        return jax.vmap(lambda i: controller.propose(jax.random.fold_in(key, i), plan, i))(ids)
+
+    seconds(lambda: propose(KEY))
+    keys = jax.random.split(KEY, 10 * pairs)
+    rates = [450 / seconds(lambda key=key: propose(key)) for key in keys]
+    value = float(sorted(rates)[len(rates) // 2])
+    return Row(
+        "evolution, 64 of 736 edges, 450 candidates",
+        value,
+        bootstrap(rates),
+        "proposals/s",
+        50_000,
+        "at_least",
+    )
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = command_line(main.__doc__ or "")
+    use_compilation_cache()
+    pairs = 5 if arguments.quick else PAIRS
+    search = build(quickstart.get_config())
+    step = jax.jit(search.step)
+    state = jax.jit(search.init)(KEY)
+    rows = [proposals(pairs)]
+    rows.append(generation_against_physics(search, state, "first generation", pairs))
+    for _ in range(20 if arguments.quick else 100):
+        state, _ = step(KEY, state)
+    name = f"generation {int(state.generation) + 1}"
+    rows.append(generation_against_physics(search, state, name, pairs))
+    rows.append(search_against_constant(search, pairs))
+    if arguments.quick:
+        # Five pairs decide nothing: the figures are shown, the targets are not judged.
+        for row in rows:
+            row.interval = None
+    report("overhead", rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

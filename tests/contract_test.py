@@ -1,0 +1,558 @@
+"""The promises of the library, each tested over a table of everything that makes them.
+
+A new strategy, controller, policy or task gets these tests by adding a row.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from esenas_jax import (
+    Population,
+    Search,
+    Starts,
+    choose_answer,
+    controllers,
+    es_enas,
+    objectives,
+    policies,
+    strategies,
+    tasks,
+)
+from esenas_jax.types import Evaluation, Key
+
+KEY = jax.random.key(7)
+
+TASKS = {
+    "regression": lambda: tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=64),
+    "pendulum": lambda: tasks.episodes(tasks.pendulum(), horizon=24),
+    "pendulum normalized as es": lambda: tasks.episodes(
+        tasks.pendulum(), horizon=24, normalizer=tasks.es_normalizer()
+    ),
+    "mountain car normalized as ars, twice, held": lambda: tasks.episodes(
+        tasks.mountain_car(),
+        horizon=24,
+        action_repeat=2,
+        episodes=2,
+        normalizer=tasks.ars_normalizer(),
+    ),
+}
+POLICIES = {
+    "linear": lambda o, a: policies.dense(o, (), a, output_activation=policies.identity),
+    "dense": lambda o, a: policies.dense(o, (4,), a),
+    "edge_pruned": lambda o, a: policies.edge_pruned(o, (4,), a, num_edges=5),
+    "partitioned": lambda o, a: policies.partitioned(o, (4,), a, num_partitions=3),
+    "edge_pruned, released slip": lambda o, a: policies.edge_pruned(
+        o, (4, 3), a, num_edges=6, linear_first_hidden=True
+    ),
+}
+STRATEGIES = {
+    "es": lambda: strategies.es(6, 3, 0.1, 0.05),
+    "es, truncated, adam, ranks": lambda: strategies.es(
+        6, 3, 0.1, 0.05, num_elites=4, shaping=strategies.centered_ranks, optimizer=optax.adam
+    ),
+    "es, forward": lambda: strategies.es(12, 3, 0.1, 0.05, antithetic=False),
+    "ars V2-t": lambda: strategies.ars(6, 3, 0.1, 0.05, num_elites=4),
+    "ars without exact": lambda: strategies.ars(6, 0, 0.1, 0.05),
+}
+CONTROLLERS = {
+    "constant": controllers.constant,
+    "random": lambda space: controllers.random(space, num_best=3),
+    "regularized_evolution": lambda space: controllers.regularized_evolution(space, 10),
+}
+OPTIONS = {
+    "defaults": {},
+    "paired": {"starts": Starts.PAIR, "shared_architecture": True},
+    "every other": {"starts": Starts.GENERATION, "propose_every": 2},
+    "fixed": {"starts": Starts.FIXED, "objective": objectives.shifted_return(1.0)},
+}
+# Every row is in it at least once, and the pairs that know of each other meet.
+TABLE = [
+    ("regression", "linear", "ars V2-t", "constant", "every other"),
+    ("regression", "edge_pruned", "es, forward", "regularized_evolution", "defaults"),
+    ("regression", "dense", "es", "constant", "defaults"),
+    ("pendulum", "edge_pruned", "es, truncated, adam, ranks", "random", "paired"),
+    ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
+    ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),
+    (
+        "mountain car normalized as ars, twice, held",
+        "partitioned",
+        "ars V2-t",
+        "regularized_evolution",
+        "every other",
+    ),
+]
+
+
+NORMALIZED = next(row for row in TABLE if row[0] == "pendulum normalized as es")
+
+
+def make(task: str, policy: str, strategy: str, controller: str, options: str) -> Search:
+    world = TASKS[task]()
+    network = POLICIES[policy](world.obs_size, world.action_size)
+    return es_enas(
+        network,
+        world,
+        STRATEGIES[strategy](),
+        CONTROLLERS[controller](network.space),
+        population=Population(lanes=5, refill_every=7, chunk=4),
+        **OPTIONS[options],
+    )
+
+
+@dataclasses.dataclass
+class Case:
+    """A search with its compiled step, shared by the tests of a row."""
+
+    search: Search
+    traces: list[int]
+    step: object
+    states: list  # after 0, 1, 2, ... generations
+    metrics: list
+
+
+@functools.cache
+def case(row: tuple[str, ...]) -> Case:
+    search = make(*row)
+    traces = []
+
+    def traced(key, state):
+        traces.append(1)
+        return search.step(key, state)
+
+    step = jax.jit(traced)
+    states, metrics = [jax.jit(search.init)(KEY)], []
+    for _ in range(4):
+        state, seen = step(KEY, states[-1])
+        states.append(state)
+        metrics.append(seen)
+    return Case(search, traces, step, states, metrics)
+
+
+every_row = pytest.mark.parametrize("row", TABLE, ids=[" | ".join(row) for row in TABLE])
+
+
+def equal(a, b) -> bool:
+    """Whether two trees are the same, bit for bit."""
+    same_tree = jax.tree.structure(a) == jax.tree.structure(b)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return same_tree and all(
+        x.dtype == y.dtype
+        and x.shape == y.shape
+        and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in pairs
+    )
+
+
+def described(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, jax.typeof(x).weak_type), tree)
+
+
+def test_every_factory_is_in_the_table():
+    for position, known in enumerate((TASKS, POLICIES, STRATEGIES, CONTROLLERS, OPTIONS)):
+        assert {row[position] for row in TABLE} == set(known)
+
+
+# --- contract 1 -----------------------------------------------------------------------------------
+
+
+@every_row
+def test_the_state_is_a_fixed_point_and_the_second_call_traces_nothing(row):
+    made = case(row)
+    eager = made.search.init(KEY)
+    for state in [eager, *made.states]:
+        assert described(state) == described(made.states[0])
+    assert len(made.traces) == 1
+
+
+# --- contract 2 -----------------------------------------------------------------------------------
+
+
+@every_row
+def test_step_is_tell_of_evaluate_of_candidates_bit_for_bit(row):
+    search, states = case(row).search, case(row).states
+    ids = jnp.arange(search.num_candidates)
+
+    @jax.jit
+    def ask(state):
+        return jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(ids)
+
+    evaluate, tell = jax.jit(search.evaluate), jax.jit(search.tell)
+    for before, after, metrics in zip(states, states[1:3], case(row).metrics, strict=False):
+        asked = ask(before)
+        seen = evaluate(before, asked)
+        told, told_metrics = tell(
+            KEY, before, before.generation, ids, asked.genotype, asked.info, seen
+        )
+        assert equal(told, after)
+        # Reports, which no state depends on: their sums may be fused in another order.
+        for x, y in zip(jax.tree.leaves(told_metrics), jax.tree.leaves(metrics), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+@every_row
+def test_a_run_is_its_steps_however_it_is_cut(row):
+    made = case(row)
+    run = jax.jit(made.search.run, static_argnums=2)
+    halfway, first = run(KEY, made.states[0], 2)
+    end, second = run(KEY, halfway, 2)
+    assert equal(halfway, made.states[2])
+    assert equal(end, made.states[4])
+    curve = np.concatenate([first.exact_mean, second.exact_mean])
+    assert np.array_equal(curve, [m.exact_mean for m in made.metrics])
+
+
+def test_jit_equals_eager_to_rounding():
+    made = case(TABLE[1])
+    with jax.disable_jit():
+        state, metrics = made.search.step(KEY, made.states[0])
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(made.states[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(metrics.exact_mean, made.metrics[0].exact_mean, rtol=1e-5)
+
+
+# --- contract 3, the part that needs no sharding --------------------------------------------------
+
+
+@every_row
+def test_candidates_do_not_depend_on_who_asks_for_them(row):
+    search, state = case(row).search, case(row).states[2]
+    one = jax.jit(lambda i: search.candidate(KEY, state, state.generation, i))
+    together = jax.jit(jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i)))
+    ids = jnp.arange(search.num_candidates)[::-1]
+    block = together(ids)
+    for position in (0, 4, search.num_candidates - 1):
+        alone = one(ids[position])
+        mine = jax.tree.map(lambda x, p=position: x[p], block)
+        assert equal(alone.genotype, mine.genotype)
+        assert equal(jax.random.key_data(alone.key), jax.random.key_data(mine.key))
+        assert equal(alone.params, mine.params)
+
+
+@pytest.mark.parametrize("lanes", [1, 15, 100])
+def test_scores_do_not_depend_on_the_number_of_lanes(lanes):
+    row = NORMALIZED
+    search, state = case(row).search, case(row).states[1]
+    other = es_enas(
+        search.policy,
+        search.task,
+        search.strategy,
+        search.controller,
+        population=Population(lanes=lanes, refill_every=5, chunk=100),
+        **OPTIONS[row[-1]],
+    )
+    next_state, metrics = jax.jit(other.step)(KEY, state)
+    np.testing.assert_allclose(metrics.exact_mean, case(row).metrics[1].exact_mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        next_state.strategy.params, case(row).states[2].strategy.params, rtol=1e-4, atol=1e-5
+    )
+    assert metrics.steps == case(row).metrics[1].steps
+
+
+# --- contract 5 -----------------------------------------------------------------------------------
+
+
+@every_row
+def test_step_works_under_vmap_over_run_keys(row):
+    made = case(row)
+    keys = jnp.stack([KEY, jax.random.key(8)])
+    states = jax.vmap(made.search.init)(keys)
+    step = jax.jit(jax.vmap(made.search.step))
+    states, metrics = step(keys, states)
+    states, metrics = step(keys, states)
+    for x, y in zip(jax.tree.leaves(states), jax.tree.leaves(made.states[2]), strict=True):
+        np.testing.assert_allclose(x[0], y, rtol=1e-4, atol=1e-5)
+    assert metrics.exact_mean[0] != metrics.exact_mean[1]
+
+
+def test_step_works_under_vmap_over_hyperparameters_without_recompiling():
+    made = case(NORMALIZED)
+    state = made.states[0]
+    factor = jnp.array([1.0, 2.0])
+    hyper = jax.tree.map(lambda x: x * factor, state.strategy.hyper)
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), state)
+    states = states._replace(strategy=states.strategy._replace(hyper=hyper))
+    after, _ = jax.jit(jax.vmap(made.search.step, in_axes=(None, 0)))(KEY, states)
+    alone = state._replace(strategy=jax.tree.map(lambda x: x[1], states.strategy))
+    expected, _ = made.step(KEY, alone)
+    np.testing.assert_allclose(
+        after.strategy.params[0], made.states[1].strategy.params, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        after.strategy.params[1], expected.strategy.params, rtol=1e-4, atol=1e-5
+    )
+    assert len(made.traces) == 1
+
+
+# --- contract 7 -----------------------------------------------------------------------------------
+
+
+def failing(share: float, failure: float = jnp.nan) -> tasks.SingleShot:
+    """A task in which a share of the candidates fails, by a coin that their key throws."""
+
+    def evaluate(key: Key, network, apply) -> Evaluation:
+        score = -jnp.sum((apply(network, jnp.ones(2)) - 0.3) ** 2)
+        fails = jax.random.uniform(key) < share
+        return tasks.single_score(jnp.where(fails, failure, score))
+
+    return tasks.SingleShot(obs_size=2, action_size=1, evaluate=evaluate)
+
+
+def failing_search(share: float, failure: float = jnp.nan, max_failed: float = 0.4) -> Search:
+    policy = policies.edge_pruned(2, (4,), 1, num_edges=5)
+    return es_enas(
+        policy,
+        failing(share, failure),
+        strategies.es(20, 10, 0.1, 0.05),
+        controllers.regularized_evolution(policy.space, 50),
+        max_failed=max_failed,
+    )
+
+
+@pytest.mark.parametrize("failure", [np.nan, np.inf, -np.inf])
+def test_failed_candidates_are_counted_and_never_win(failure):
+    search = failing_search(0.2, failure)
+    state, metrics = jax.jit(search.run, static_argnums=2)(KEY, search.init(KEY), 5)
+    assert (metrics.failed > 0).all()
+    assert (metrics.discarded == 0).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(metrics))
+    assert np.isfinite(state.strategy.params).all()
+    # The population of 50 is full with the finite scores of the last two generations.
+    assert np.isfinite(state.controller.scores).all()
+    assert np.isfinite(state.incumbent.score)
+    answer = choose_answer(search, KEY, state, episodes=32)
+    assert np.isfinite(answer.chosen.params).all()
+
+
+def test_above_the_allowed_share_of_failures_only_the_counters_move():
+    search = failing_search(0.7)
+    before = search.init(KEY)
+    state, metrics = jax.jit(search.run, static_argnums=2)(KEY, before, 3)
+    assert metrics.discarded.tolist() == [1, 2, 3]
+    assert state.generation == 3
+    assert state.discarded == 3
+    unchanged = state._replace(generation=before.generation, discarded=before.discarded)
+    assert equal(unchanged, before)
+    # A good generation ends the row of discarded ones.
+    good = failing_search(0.0)
+    after, metrics = jax.jit(good.step)(KEY, state)
+    assert metrics.discarded == 0
+    assert after.discarded == 0
+
+
+def test_exactly_the_allowed_share_may_fail():
+    search = failing_search(0.0, max_failed=0.4)
+    state = search.init(KEY)
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(ids)
+    seen = search.evaluate(state, asked)
+    for failed, discarded in ((20, 0), (21, 1)):
+        lost = seen._replace(episode_return=seen.episode_return.at[:failed].set(jnp.nan))
+        _, metrics = search.tell(
+            KEY, state, state.generation, ids, asked.genotype, asked.info, lost
+        )
+        assert (metrics.failed, metrics.discarded) == (failed, discarded)
+
+
+def test_a_candidate_that_never_came_back_is_a_failed_one():
+    search = failing_search(0.0)
+    state = search.init(KEY)
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(ids)
+    seen = search.evaluate(state, asked)
+    nan = seen._replace(episode_return=seen.episode_return.at[3].set(jnp.nan))
+    failed, _ = search.tell(KEY, state, state.generation, ids, asked.genotype, asked.info, nan)
+    kept = jnp.delete(ids, 3)
+    some = jax.tree.map(
+        lambda x: x[kept], (asked.genotype, asked.info, seen._replace(statistics=()))
+    )
+    lost, metrics = search.tell(KEY, state, state.generation, kept, *some)
+    assert metrics.failed == 1
+    assert equal(lost.strategy, failed.strategy)
+    assert equal(lost.controller.scores, failed.controller.scores)
+    assert lost.controller.members == 49  # of 50 places: what stands in the empty one is nothing
+    assert equal(lost.controller.genotypes[1:], failed.controller.genotypes[1:])
+
+
+def test_equal_scores_move_no_weights():
+    def evaluate(key: Key, network, apply) -> Evaluation:
+        return tasks.single_score(jnp.float32(0.1))
+
+    policy = policies.dense(2, (4,), 1)
+    task = tasks.SingleShot(2, 1, evaluate)
+    for strategy in (
+        strategies.es(20, 10),
+        strategies.es(20, 10, antithetic=False),
+        strategies.es(20, 10, shaping=strategies.centered_ranks),
+        strategies.es(20, 10, antithetic=False, shaping=strategies.centered_ranks),
+        strategies.ars(20, 10),
+    ):
+        search = es_enas(policy, task, strategy, controllers.constant(policy.space))
+        before = search.init(KEY)
+        after, metrics = jax.jit(search.step)(KEY, before)
+        assert np.array_equal(after.strategy.params, before.strategy.params)
+        assert metrics.strategy["update_norm"] == 0
+
+
+# --- contract 8 -----------------------------------------------------------------------------------
+
+
+def temporary_bytes(candidates: int, hidden: int) -> int:
+    policy = policies.dense(3, (hidden, hidden), 1)
+    task = tasks.episodes(tasks.pendulum(), horizon=8, normalizer=tasks.es_normalizer())
+    search = es_enas(
+        policy,
+        task,
+        strategies.es(candidates // 2 - 8, 16),
+        controllers.constant(policy.space),
+        population=Population(lanes=8, chunk=8),
+    )
+    state = jax.eval_shape(search.init, KEY)
+    compiled = jax.jit(search.step).lower(KEY, state).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_peak_memory_does_not_grow_with_candidates_times_weights():
+    hidden = 128
+    weights = 4 * policies.dense(3, (hidden, hidden), 1).num_params
+    few, many = temporary_bytes(64, hidden), temporary_bytes(1024, hidden)
+    # 960 more candidates may cost their scalars, and not as much as two copies of the weights.
+    assert many - few < 2 * weights
+    assert many > 8 * weights  # and the measure does see the lanes' own weights
+
+
+# --- contract 9 -----------------------------------------------------------------------------------
+
+
+@every_row
+def test_exact_candidates_run_the_unperturbed_weights_and_fresh_architectures(row):
+    search, state = case(row).search, case(row).states[2]
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(ids)
+    exact = np.asarray(ids >= search.strategy.num_perturbed)
+    at_base = np.all(np.asarray(asked.params) == np.asarray(state.strategy.params), axis=1)
+    assert np.array_equal(at_base, exact)
+    if row[3] == "random":
+        distinct = {np.asarray(g).tobytes() for g in asked.genotype}
+        assert len(distinct) > 1
+
+
+def test_the_controller_learns_from_exact_candidates_and_the_curve_is_their_mean():
+    made = case(NORMALIZED)
+    search, before = made.search, made.states[0]
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.vmap(lambda i: search.candidate(KEY, before, before.generation, i))(ids)
+    seen = search.evaluate(before, asked)
+    exact = seen.episode_return[search.strategy.num_perturbed :]
+    np.testing.assert_allclose(made.metrics[0].exact_mean, exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(made.metrics[0].exact_std, exact.std(), rtol=1e-5)
+    # 15 candidates went into a population of 10: the last three members are the exact ones.
+    np.testing.assert_allclose(made.states[1].controller.scores[-3:], exact, rtol=1e-6)
+
+
+# --- options that the fidelity section names ------------------------------------------------------
+
+
+def keys_and_architectures(options: dict) -> tuple[np.ndarray, np.ndarray, list]:
+    policy = policies.edge_pruned(3, (8,), 1, num_edges=12)
+    task = tasks.episodes(tasks.pendulum(), horizon=8)
+    strategy = strategies.es(6, 4)
+    search = es_enas(policy, task, strategy, controllers.random(policy.space), **options)
+    state = search.init(KEY)
+    out = []
+    for generation in (0, 1, 2):
+        asked = jax.vmap(lambda i, g=generation: search.candidate(KEY, state, g, i))(jnp.arange(16))
+        out.append((np.asarray(jax.random.key_data(asked.key)), np.asarray(asked.genotype)))
+    return out
+
+
+def test_starts_are_shared_by_exactly_those_who_should():
+    groups = {
+        Starts.FIXED: (1, 1),
+        Starts.GENERATION: (1, 3),
+        Starts.PAIR: (6 + 4, 30),
+        Starts.CANDIDATE: (16, 48),
+    }
+    for starts, (in_one, in_three) in groups.items():
+        keys = [k for k, _ in keys_and_architectures({"starts": starts})]
+        assert len(np.unique(keys[0], axis=0)) == in_one, starts
+        assert len(np.unique(np.concatenate(keys), axis=0)) == in_three, starts
+        if starts is Starts.PAIR:
+            assert np.array_equal(keys[0][0:12:2], keys[0][1:12:2])
+
+
+def test_pairs_have_architectures_of_their_own_unless_shared():
+    (_, own), *_ = keys_and_architectures({})
+    assert len(np.unique(own, axis=0)) == 16
+    (_, shared), *_ = keys_and_architectures({"shared_architecture": True})
+    assert np.array_equal(shared[0:12:2], shared[1:12:2])
+    assert len(np.unique(shared, axis=0)) == 10
+
+
+def test_architectures_rest_between_proposals():
+    generations = [g for _, g in keys_and_architectures({"propose_every": 2})]
+    assert np.array_equal(generations[0], generations[1])
+    assert not np.array_equal(generations[1], generations[2])
+    row = next(row for row in TABLE if row[4] == "every other" and row[3] != "constant")
+    states = case(row).states
+    assert not equal(states[0].controller, states[1].controller)
+    assert equal(states[1].controller, states[2].controller)
+    assert not equal(states[2].controller, states[3].controller)
+
+
+# --- the answer -----------------------------------------------------------------------------------
+
+
+def test_the_answer_is_the_contender_that_scored_best_and_is_reported_on_other_starts():
+    made = case(NORMALIZED)
+    answer = choose_answer(made.search, KEY, made.states[4], episodes=24)
+    scores = answer.selection.episode_return
+    num_best = 8
+    assert scores.shape == (2 * num_best, 2)
+    best = int(np.argmax(scores.mean(axis=1)))
+    final = best < num_best
+    expected = made.states[4].strategy.params if final else made.states[4].incumbent.params
+    assert np.array_equal(answer.chosen.params, expected)
+    assert answer.report.episode_return.shape == (32,)
+    assert len(np.unique(answer.report.episode_return)) == 32  # 32 different starts
+    assert not np.isin(answer.report.episode_return, scores[best]).any()
+
+
+def test_the_incumbent_is_the_best_generation_as_it_stood():
+    made = case(NORMALIZED)
+    fitness = [float(m.exact_mean) for m in made.metrics]
+    best = int(np.argmax(fitness))
+    incumbent = made.states[4].incumbent
+    assert incumbent.score == pytest.approx(fitness[best])
+    assert np.array_equal(incumbent.params, made.states[best].strategy.params)
+    assert equal(incumbent.moments, made.states[best].moments)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": policies.dense(4, (), 1)}, r"observation size must be the task's, 3, got 4"),
+        ({"policy": policies.dense(3, (), 2)}, r"action size must be the task's, 1, got 2"),
+        ({"max_failed": 1.5}, r"max_failed must be in \[0, 1\], got 1\.5"),
+        ({"propose_every": 0}, r"propose_every must be at least 1, got 0"),
+        ({"starts": "somewhere"}, r"'somewhere' is not a valid Starts"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(change, message):
+    policy = policies.dense(3, (), 1)
+    given = {
+        "policy": policy,
+        "task": tasks.episodes(tasks.pendulum()),
+        "strategy": strategies.es(4, 2),
+        "controller": controllers.constant(policy.space),
+    }
+    with pytest.raises((TypeError, ValueError), match=message):
+        es_enas(**(given | change))
