@@ -185,6 +185,12 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Search:
     )
 
 
+def describe(config: ConfigDict) -> str:
+    """Return one line that says what is trained, on what, and how."""
+    world = config.task.get("environment", config.task.name)
+    return f"{world}, {config.policy.name}, {config.strategy.name}, {config.controller.name}"
+
+
 def build_policy(config: Mapping[str, Any], obs_size: int, action_size: int) -> Policy:
     """Return only the policy of a config, without its task."""
     return _call("policy", config["policy"], obs_size=obs_size, action_size=action_size)
@@ -198,8 +204,10 @@ def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
             arguments[key] = _named(f"{kind}.{key}", arguments[key], choices)
     try:
         return function(**arguments, **more)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{kind}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{kind}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{kind}: {error}") from error
 
 
 def _named(what: str, name: Any, known: Mapping[str, Any]) -> Any:

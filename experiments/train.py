@@ -25,7 +25,7 @@ from ml_collections import ConfigDict, config_flags
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, choose_answer
 from esenas_jax.search import Metrics, Search, SearchState
-from experiments.build import build
+from experiments.build import build, describe
 from experiments.policy_file import save_policy
 from experiments.progress import Progress
 from experiments.report import learning_curve, network
@@ -56,7 +56,11 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     origin = provenance()
     workdir.write("config.json", config.to_dict())
     workdir.write("provenance.json", origin)
-    print(f"{_described(search)} on {origin['device_count']} x {origin['device']}.")
+    print(f"{describe(config)} on {origin['device_count']} x {origin['device']}:")
+    print(
+        f"{search.num_candidates} candidates a generation, {search.policy.num_params} parameters, "
+        f"architectures from {search.policy.space}."
+    )
 
     state, step, compiled = _compile(search, run_key)
     started = time.perf_counter()
@@ -68,7 +72,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     seconds = {"compile": compiled, "run": ran, "answer": time.perf_counter() - started - ran}
     result = _result(search, found, first, last) | {"seconds": seconds}
     save_policy(workdir.path / "policy.npz", search, config, found.chosen)
-    _pictures(workdir, search, found)
+    _pictures(workdir, search, found, describe(config))
     workdir.write("provenance.json", {**origin, "seconds": seconds})
     workdir.write("result.json", result)
     return workdir.read("result.json")
@@ -174,19 +178,11 @@ def _pm(value: dict[str, float | None]) -> str:
     return f"{value['mean']:.4g} ± {value['standard_error']:.2g}"
 
 
-def _pictures(workdir: Workdir, search: Search, found: Answer) -> None:
-    learning_curve(workdir.rows(), workdir.path / "report" / "curve.png", title="Learning curve")
+def _pictures(workdir: Workdir, search: Search, found: Answer, title: str) -> None:
+    learning_curve(workdir.rows(), workdir.path / "report" / "curve.png", title=title)
     chosen = found.chosen
     matrices = [np.asarray(w) for w, _ in search.policy.bind(chosen.params, chosen.genotype)]
-    network(matrices, workdir.path / "report" / "network.png", title="The network found")
-
-
-def _described(search: Search) -> str:
-    policy = search.policy
-    return (
-        f"{search.num_candidates} candidates a generation, {policy.num_params} parameters, "
-        f"architectures from {policy.space}"
-    )
+    network(matrices, workdir.path / "report" / "network.png", title=title)
 
 
 def _events(workdir: Workdir) -> Any:

@@ -145,9 +145,9 @@ def test_a_failed_candidate_is_never_parent_or_best(poison):
         valid = np.array([True, False, True, True, False])
         state, _ = tell(controller, state, numbers, np.where(valid, -1.0, poison), valid)
     expected = {0, 2, 3, 10, 12, 13}
-    parents, info = proposer(controller)(jax.random.key(1), state)
+    parents, info = replanner(controller)(jax.random.key(1), state)
     assert set(np.asarray(parents)[:, 0].tolist()) == expected
-    assert np.asarray(info).min() == 0
+    assert (np.asarray(info) >= 0).all()
     top, is_one = controller.best(state)
     assert is_one.all()
     assert set(np.asarray(top)[:, 0].tolist()) <= expected
@@ -239,7 +239,7 @@ def test_tied_members_are_equally_likely_parents(scores):
 def test_a_child_is_its_parent_mutated_once():
     # Parents differ everywhere; redrawing one of six choices of three changes it with chance 2/3.
     space = Repeat(OneOf(3), 6)
-    controller = controllers.regularized_evolution(space, 3, 2)
+    controller = controllers.regularized_evolution(space, 3, 2, num_best=1)
     parents = jnp.stack([jnp.full(6, i, jnp.int32) for i in range(3)])
     state, _ = controller.update(
         jax.random.key(0),

@@ -1,5 +1,9 @@
 """Brax environments behind this package's own protocol."""
 
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,14 +33,17 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         ValueError: if Brax knows no such environment or backend (the known ones are listed), or
             the environment does not support the backend.
     """
-    import brax.envs  # here, because it takes seconds and brings MuJoCo
+    with _quietly():
+        import brax.envs  # here, because it takes seconds and brings MuJoCo
 
     _checks.known("environment", name, sorted(brax.envs._envs))
     if backend is not None:
         _checks.known("backend", backend, BACKENDS)
         kwargs["backend"] = backend
     try:
-        env = brax.envs.get_environment(name, **kwargs)
+        with _quietly(), _its_own_rules():
+            env = brax.envs.get_environment(name, **kwargs)
+            obs_size, action_size = env.observation_size, env.action_size
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
         raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
@@ -50,11 +57,38 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
 
     def reset(key: Key) -> tuple[PyTree, Array]:
         # Brax's own code wants the raw key data.
-        state = env.reset(jax.random.key_data(key))
+        with _its_own_rules():
+            state = env.reset(jax.random.key_data(key))
         return state, state.obs
 
     def step(state: PyTree, action: Array) -> tuple[PyTree, Transition]:
-        new = env.step(state, action)
+        with _its_own_rules():
+            new = env.step(state, action)
         return new, transition(new)
 
-    return Environment(env.observation_size, env.action_size, reset, step)
+    return Environment(obs_size, action_size, reset, step)
+
+
+@contextlib.contextmanager
+def _its_own_rules() -> Iterator[None]:
+    """Let Brax mix dtypes and ranks where the user's program does not."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep back what says nothing of the user's run.
+
+    MJX prints that it has no Warp, Brax warns that it and its dependencies are not developed further,
+    MuJoCo writes its warnings about Brax's models to a file in the current folder.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import mujoco
+
+        mujoco.set_mju_user_warning(lambda message: None)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(None)

@@ -1,0 +1,309 @@
+"""The runner: what a run writes, what it refuses, and that its config files are what they say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import build, train
+from experiments.policy_file import load_policy
+from experiments.workdir import Workdir, WorkdirError, finite
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "experiments" / "configs"
+NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run the command as a user does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.train", *arguments],
+        check=False,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def pendulum(**changes) -> ConfigDict:
+    """A run of a second: edge search on Pendulum."""
+    config = train.load_config(str(CONFIGS / "pendulum_edges.py:smoke"))
+    config.task.horizon = 16
+    config.task.normalizer = "es"
+    config.strategy.update({"num_directions": 4, "num_exact": 3})
+    config.controller.population_size = 8
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = Workdir(tmp_path_factory.mktemp("run"))
+    config = pendulum(generations=4)
+    return workdir, config, train.train(config, workdir)
+
+
+# --- what a run writes ----------------------------------------------------------------------------
+
+
+def test_the_workdir_holds_what_outsiders_rely_on(trained):
+    workdir, config, result = trained
+    names = {p.name for p in workdir.path.iterdir()}
+    promised = {"config.json", "provenance.json", "metrics.jsonl", "result.json", "policy.npz"}
+    assert promised | {"report"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {p.name for p in (workdir.path / "report").iterdir()} == {"curve.png", "network.png"}
+    assert workdir.read("config.json") == json.loads(json.dumps(config.to_dict()))
+    assert workdir.read("result.json") == result
+    origin = workdir.read("provenance.json")
+    assert origin["versions"]["jax"] == jax.__version__
+    assert set(origin["seconds"]) == {"compile", "run", "answer"}
+
+
+def test_metrics_have_a_line_a_generation_with_exact_totals(trained):
+    workdir, config, _ = trained
+    rows = workdir.rows()
+    assert [row["generation"] for row in rows] == [0, 1, 2, 3]
+    candidates = 2 * 4 + 3
+    per_generation = candidates * config.task.episodes
+    assert [row["episodes"] for row in rows] == [per_generation * (i + 1) for i in range(4)]
+    assert [row["env_steps"] for row in rows] == [16 * row["episodes"] for row in rows]
+    for name in (
+        "exact_mean", "exact_std", "fitness_mean", "fitness_max", "failed", "discarded",
+        "return_without_bonus", "episode_length", "update_norm", "controller_population_max",
+    ):  # fmt: skip
+        assert all(isinstance(row[name], int | float) for row in rows), name
+
+
+def test_tensorboard_has_the_same_numbers(trained):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    workdir, _, _ = trained
+    (file,) = workdir.path.glob("events.out.tfevents.*")
+    data, seen = file.read_bytes(), {}
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        record = data[12 : 12 + length]
+        assert int.from_bytes(data[12 + length : 16 + length], "little") == masked_crc32c(record)
+        event = Event.FromString(record)
+        for value in event.summary.value:
+            seen[value.tag, event.step] = value.simple_value
+        data = data[16 + length :]
+    for row in workdir.rows():
+        assert seen["exact_mean", row["generation"]] == np.float32(row["exact_mean"])
+        assert seen["env_steps", row["generation"]] == row["env_steps"]
+
+
+def test_the_policy_file_is_enough_to_act(trained):
+    workdir, config, _ = trained
+    act = jax.jit(load_policy(workdir.path / "policy.npz"))
+    search = build.build(config)
+    with np.load(workdir.path / "policy.npz") as file:
+        arrays = dict(file)
+    genotype = jax.numpy.asarray(arrays["genotype_0"])
+    network = search.policy.bind(jax.numpy.asarray(arrays["weights"]), genotype)
+    obs = jax.random.normal(jax.random.key(0), (3,))
+    normalized = (obs - arrays["normalizer_mean"]) * arrays["normalizer_scale"]
+    expected = search.policy.apply(network, normalized)
+    np.testing.assert_allclose(act(obs), expected, rtol=1e-6)
+    assert not np.allclose(arrays["normalizer_scale"], 1.0)  # it learnt something
+
+
+def test_a_file_that_holds_no_policy_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
+    with pytest.raises(ValueError, match="holds no policy: config, normalizer_mean"):
+        load_policy(tmp_path / "other.npz")
+
+
+def test_the_result_is_measured_on_its_episodes(trained):
+    _, config, result = trained
+    assert result["report_episodes"] >= config.answer_episodes
+    assert result["episode_length"] == {"mean": 16.0, "standard_error": 0.0}
+    assert result["return"]["standard_error"] > 0
+    assert (result["edges"], result["possible_edges"]) == (24, 64)
+    assert result["generations"] == 4
+
+
+def test_the_summary_names_what_a_newcomer_looks_for(trained):
+    workdir, _, result = trained
+    text = train.summary(result, workdir)
+    for words in ("Return  ", "Return without alive bonus", "±", "16 ± 0 steps", "24 of 64"):
+        assert words in text, text
+    assert str(workdir.path / "report") in text
+
+
+def test_a_finished_run_is_not_trained_again(trained, capsys):
+    workdir, config, result = trained
+    before = (workdir.path / "metrics.jsonl").stat().st_mtime_ns
+    assert train.train(config, workdir) == result
+    assert "is finished" in capsys.readouterr().out
+    assert (workdir.path / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_an_unfinished_run_starts_over_and_comes_to_the_same(trained, tmp_path):
+    workdir, config, _ = trained
+    again = Workdir(tmp_path)
+    again.write("config.json", config.to_dict())
+    (tmp_path / "metrics.jsonl").write_text('{"generation": 0}\n{"generat')
+    train.train(config, again)
+
+    def timeless(rows):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    assert timeless(again.rows()) == timeless(workdir.rows())
+
+
+def test_three_discarded_generations_in_a_row_stop_the_run(tmp_path):
+    # A step this large makes weights, and with them every score, infinite.
+    config = pendulum(generations=9)
+    config.task.normalizer = "none"
+    config.policy.output_activation = "identity"
+    config.strategy.step_size = 1e38
+    config.strategy.shaping = "raw"
+    with pytest.raises(train.RunError, match=r"3 generations in a row were discarded: .* 11 "):
+        train.train(config, Workdir(tmp_path))
+    assert Workdir(tmp_path).rows()[-1]["discarded"] == 3
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_json_gets_null_for_what_is_not_finite():
+    value = {"a": np.float32("nan"), "b": [np.inf, 1.5], "c": jax.numpy.int32(3)}
+    assert finite(value) == {"a": None, "b": [None, 1.5], "c": 3}
+
+
+# --- what it refuses ------------------------------------------------------------------------------
+
+
+def test_the_folder_of_another_config_is_refused_with_the_differences(trained):
+    workdir, config, _ = trained
+    other = pendulum(generations=4)
+    other.strategy.noise_std = 0.3
+    with pytest.raises(WorkdirError, match=r"strategy\.noise_std was 0\.1, is 0\.3"):
+        train.train(other, workdir)
+    assert workdir.read("config.json")["strategy"]["noise_std"] == config.strategy.noise_std
+
+
+REFUSED = {
+    "unknown policy": ("policy.name", "nope", "policy.name must be one of dense, edge_pruned"),
+    "unknown strategy": ("strategy.name", "sgd", "strategy.name must be one of ars, es, got 'sgd'"),
+    "unknown controller": ("controller.name", "x", "controller.name must be one of constant"),
+    "unknown environment": ("task.environment", "hoppr", "environment must be one of ant, fast"),
+    "unknown normalizer": ("task.normalizer", "x", "normalizer must be one of ars, es, none"),
+    "unknown optimiser": ("strategy.optimizer", "x", "strategy.optimizer must be one of adabelief"),
+    "unknown shaping": ("strategy.shaping", "x", "strategy.shaping must be one of centered_ranks"),
+    "unknown start": ("search.starts", "x", "search.starts must be one of candidate, fixed"),
+    "too many edges": ("policy.num_edges", 65, r"num_edges must be in \[1, 64\], got 65"),
+    "no edges": ("policy.num_edges", 0, r"num_edges must be in \[1, 64\], got 0"),
+    "no noise": ("strategy.noise_std", 0.0, "noise_std must be a positive finite number, got 0.0"),
+    "infinite noise": ("strategy.noise_std", float("inf"), "noise_std must be .* got inf"),
+    "tournament": ("controller.tournament_size", 9, r"tournament_size must be in \[2, 8\], got 9"),
+    "layer of no units": ("policy.hidden", (0,), "a hidden layer's size must be at least 1, got 0"),
+    "lanes": ("population.lanes", 0, "lanes must be at least 1, got 0"),
+    "generations": ("generations", 0, "generations must be at least 1, got 0"),
+    "answer": ("answer_episodes", 1, "answer_episodes must be at least 2, got 1"),
+    "seed": ("seed", -1, "seed must be at least 0, got -1"),
+    "backend of pendulum": ("task.backend", "spring", "backend must be None for pendulum"),
+    "held past the horizon": ("task.action_repeat", 5, "multiple of action_repeat 5, got 16"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_configs_are_refused_in_one_sentence_and_leave_the_folder_free(case, tmp_path):
+    field, value, message = REFUSED[case]
+    config = pendulum()
+    section, _, name = field.rpartition(".")
+    (config[section] if section else config)[name] = value
+    with pytest.raises((TypeError, ValueError), match=message) as refused:
+        train.train(config, Workdir(tmp_path))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_an_unknown_backend_is_refused():
+    config = pendulum()
+    config.task.environment = "hopper"
+    config.task.backend = "bullet"
+    with pytest.raises(ValueError, match="backend must be one of generalized, positional, spring"):
+        build.build(config)
+
+
+def test_zero_partitions_are_refused():
+    config = pendulum()
+    config.policy = build.section("policy", "partitioned", hidden=(), num_partitions=0)
+    with pytest.raises(ValueError, match="num_partitions must be at least 1, got 0"):
+        build.build(config)
+
+
+def test_an_argument_that_a_section_does_not_have_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="has no argument 'noise_stdd'; did you mean 'noise_std'"):
+        build.section("strategy", "es", noise_stdd=0.1)
+
+
+def test_the_command_trains_and_its_errors_are_one_sentence(tmp_path):
+    config = f"--config={CONFIGS / 'regression_ars.py'}:smoke"
+    good = run(config, f"--workdir={tmp_path / 'run'}", "--config.task.batch_size=64")
+    assert good.returncode == 0, good.stderr
+    assert "Return " in good.stdout.splitlines()[-4]
+    assert "Pictures" in good.stdout.splitlines()[-1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["task"]["batch_size"] == 64
+
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        (
+            [config, "--config.strategy.noise_stdd=1"],
+            "no field strategy.noise_stdd; the nearest is strategy.noise_std.",
+        ),
+        (
+            [config, "--config.strategy.noise_std=-1"],
+            "noise_std must be a positive finite number, got -1.0.",
+        ),
+        (["--config=nowhere.py"], "cannot load the config nowhere.py"),
+        ([config + "est"], "a config's variant must be smoke, got 'smokeest'."),
+        ([config, f"--workdir={tmp_path / 'file' / 'x'}"], "cannot write the workdir"),
+    ):
+        bad = run(f"--workdir={tmp_path / 'other'}", *arguments)
+        assert bad.returncode != 0
+        assert message in bad.stderr
+        assert "Traceback" not in bad.stderr
+        assert not (tmp_path / "other" / "config.json").exists()
+
+
+# --- config files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_file_builds_and_says_how_it_is_run(name):
+    path = CONFIGS / f"{name}.py"
+    assert f"--config=experiments/configs/{name}.py" in path.read_text()
+    config = train.load_config(str(path))
+    search = build.build(config)
+    assert search.num_candidates == search.strategy.num_candidates > 0
+    smoke = train.load_config(f"{path}:smoke")
+    assert smoke.generations == 3
+    assert smoke.policy == config.policy
+
+
+def test_the_partition_config_has_the_released_settings():
+    search = build.build(train.load_config(str(CONFIGS / "halfcheetah_partition.py")))
+    assert search.num_candidates == 450
+    assert (search.strategy.num_directions, search.strategy.num_exact) == (150, 150)
+    assert search.policy.num_params == 17
+    assert search.task.horizon == 1000
+    state = jax.eval_shape(search.controller.init, jax.random.key(0))
+    assert state.scores.shape == (450,)
+
+
+def test_the_dense_twin_differs_from_the_quickstart_in_its_architecture_alone():
+    sparse = train.load_config(str(CONFIGS / "quickstart.py")).to_dict()
+    dense = train.load_config(str(CONFIGS / "quickstart_dense.py")).to_dict()
+    assert {k for k in sparse if sparse[k] != dense[k]} == {"policy", "controller"}

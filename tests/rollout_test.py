@@ -1,0 +1,372 @@
+"""Episodes in lanes: every total against a plain Python loop, whatever the schedule."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from esenas_jax import policies, tasks
+from esenas_jax.population import Population
+from esenas_jax.rollout import rollout
+
+RUN_KEY = jax.random.key(11)
+REFERENCE = np.array([2.0, -1.0, 0.0], np.float32)
+LONGEST = 9
+SCHEDULES = {  # episodes, lanes, refill_every
+    "one lane": (7, 1, 1),
+    "one lane, refilled late": (5, 1, 4),
+    "lanes that divide nothing": (13, 3, 2),
+    "refilled after any episode": (11, 4, 20),
+    "a lane each": (6, 6, 3),
+    "more lanes than episodes": (4, 9, 2),
+    "one episode": (1, 5, 3),
+}
+CONVENTIONS = {"es": tasks.es_normalizer(), "ars": tasks.ars_normalizer()}
+
+
+# A world whose every number is a small integer, so that float32 sums are exact in any order. An
+# episode lasts `length` steps (1 .. LONGEST); afterwards nothing is what it was: whoever counts a
+# step of the dead sees NaN.
+
+
+class World(NamedTuple):
+    length: jax.Array
+    base: jax.Array
+    time: jax.Array
+
+
+def observe(world):
+    return jnp.stack([world.time, world.base, world.time * world.base]).astype(jnp.float32)
+
+
+def reset(key):
+    k_length, k_base = jax.random.split(key)
+    length = jax.random.randint(k_length, (), 1, LONGEST + 1)
+    base = jax.random.randint(k_base, (), -3, 4)
+    world = World(length, base, jnp.int32(0))
+    return world, observe(world)
+
+
+def step(world, action):
+    world = world._replace(time=world.time + 1)
+    dead = world.time > world.length
+    reward = action[0] * world.time.astype(jnp.float32) + world.base.astype(jnp.float32)
+    bonus = 1.0 + action[0]
+    poison = jnp.where(dead, jnp.nan, 0.0)
+    return world, tasks.Transition(
+        observe(world) + poison, reward + poison, bonus + poison, world.time >= world.length
+    )
+
+
+COUNTING = tasks.Environment(3, 1, reset, step)
+
+
+def start(episode):
+    """The network of an episode is its number."""
+    return episode.astype(jnp.float32), jax.random.fold_in(RUN_KEY, episode)
+
+
+def apply(network, obs):
+    return (network + obs[0])[None]
+
+
+@functools.cache
+def drawn(key_number):
+    """Length and base of the episode that `start` gives this number."""
+    world, _ = reset(jax.random.fold_in(RUN_KEY, key_number))
+    return int(world.length), int(world.base)
+
+
+class Expected(NamedTuple):
+    reward: float
+    bonus: float
+    steps: int
+    seen: list
+
+
+def by_hand(length, base, network, *, horizon, action_repeat, convention):
+    """One episode in plain Python."""
+    observation = lambda time: np.array([time, base, time * base], float)  # noqa: E731
+    time, reward, bonus, seen, over = 0, 0.0, 0.0, [], False
+    while not over:
+        if convention == "ars":
+            seen.append(observation(time))
+        action = network + time
+        for _ in range(action_repeat):
+            time += 1
+            reward += action * time + base
+            bonus += 1 + action
+            over = time == length or time == horizon
+            if over:
+                break
+        if convention == "es":
+            seen.append(observation(time))
+    return Expected(reward, bonus, time, seen)
+
+
+@functools.cache
+def runner(schedule, convention, horizon=LONGEST + 3, action_repeat=1):
+    num_episodes, lanes, refill_every = SCHEDULES[schedule]
+    task = tasks.episodes(
+        COUNTING,
+        horizon=horizon,
+        action_repeat=action_repeat,
+        normalizer=CONVENTIONS.get(convention),
+    )
+    run = functools.partial(
+        rollout, task, num_episodes=num_episodes, lanes=lanes, refill_every=refill_every
+    )
+    return jax.jit(lambda: run(REFERENCE, start, apply)), num_episodes
+
+
+def check(schedule, convention, **task):
+    run, num_episodes = runner(schedule, convention, **task)
+    totals, sums = jax.tree.map(np.asarray, run())
+    task = {"horizon": LONGEST + 3, "action_repeat": 1} | task
+    expected = [
+        by_hand(*drawn(e), float(e), convention=convention, **task) for e in range(num_episodes)
+    ]
+    for name in ("reward", "bonus", "steps"):
+        np.testing.assert_array_equal(
+            getattr(totals, name), [getattr(episode, name) for episode in expected]
+        )
+    seen = [observation - REFERENCE for episode in expected for observation in episode.seen]
+    assert float(sums.count) == len(seen)
+    np.testing.assert_array_equal(sums.first, np.sum(seen, axis=0, initial=0.0))
+    np.testing.assert_array_equal(sums.second, np.sum(np.square(seen), axis=0, initial=0.0))
+    return [episode.steps for episode in expected]
+
+
+over_conventions = pytest.mark.parametrize("convention", CONVENTIONS)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@over_conventions
+def test_totals_and_observations_are_those_of_a_python_loop(schedule, convention):
+    check(schedule, convention)
+
+
+def test_the_episodes_of_the_table_end_at_the_first_step_and_at_the_last():
+    lengths = {drawn(e)[0] for e in range(13)}
+    assert {1, LONGEST} <= lengths
+
+
+@over_conventions
+def test_the_horizon_cuts_an_episode_short_and_its_last_step_counts(convention):
+    steps = check("lanes that divide nothing", convention, horizon=4)
+    assert steps.count(4) > 1
+    assert min(steps) < 4
+
+
+@over_conventions
+def test_one_step_is_an_episode(convention):
+    assert check("lanes that divide nothing", convention, horizon=1) == [1] * 13
+
+
+@over_conventions
+@pytest.mark.parametrize("horizon", [6, 12])
+def test_an_action_is_held_and_an_episode_may_end_while_it_is(convention, horizon):
+    steps = check("lanes that divide nothing", convention, horizon=horizon, action_repeat=3)
+    assert {s % 3 for s in steps} == {0, 1, 2}
+    assert (max(steps) == 6) == (horizon == 6)
+
+
+def test_nothing_is_summed_when_nothing_is_normalised():
+    run, _ = runner("lanes that divide nothing", None)
+    totals, sums = run()
+    others, _ = runner("lanes that divide nothing", "es")[0]()
+    jax.tree.map(np.testing.assert_array_equal, totals, others)
+    assert float(sums.count) == 0
+    assert not np.asarray(sums.first).any()
+    assert not np.asarray(sums.second).any()
+
+
+# -------------------------------------------------------------------------------- failures
+
+
+def failing(victim, *, of, when):
+    """A COUNTING in which one of the episodes is poisoned after `when` steps.
+
+    `of` says what becomes NaN: the reward, or only what is observed.
+    """
+
+    def poisoned_step(world, action):
+        world, transition = step(world, action)
+        # The action tells which episode it is: apply adds the time before the step.
+        number = action[0] - (world.time - 1).astype(jnp.float32)
+        poison = jnp.where((number == victim) & (world.time >= when), jnp.nan, 0.0)
+        wrong = getattr(transition, of) + poison
+        return world, transition._replace(**{of: wrong})
+
+    return COUNTING._replace(step=poisoned_step)
+
+
+def run_failing(environment, lanes, convention):
+    task = tasks.episodes(environment, horizon=LONGEST, normalizer=CONVENTIONS[convention])
+    return jax.tree.map(
+        np.asarray,
+        jax.jit(
+            lambda: rollout(
+                task, REFERENCE, start, apply, num_episodes=13, lanes=lanes, refill_every=2
+            )
+        )(),
+    )
+
+
+@over_conventions
+@pytest.mark.parametrize("lanes", [3, 13])
+def test_a_lane_whose_reward_is_not_a_number_fails_alone_and_early(convention, lanes):
+    victim = next(e for e in range(13) if drawn(e)[0] > 5)
+    environment = failing(victim, of="reward", when=3)
+    totals, sums = run_failing(environment, lanes, convention)
+    healthy, _ = run_failing(COUNTING, lanes, convention)
+    others = np.arange(13) != victim
+    assert np.isnan(totals.reward[victim])
+    assert totals.steps[victim] == 3
+    for mine, theirs in zip(totals, healthy, strict=True):
+        np.testing.assert_array_equal(mine[others], theirs[others])
+    # What it saw is left out.
+    task = {"horizon": LONGEST, "action_repeat": 1, "convention": convention}
+    seen = [
+        observation - REFERENCE
+        for e in np.flatnonzero(others)
+        for observation in by_hand(*drawn(int(e)), float(e), **task).seen
+    ]
+    assert float(sums.count) == len(seen)
+    np.testing.assert_array_equal(sums.first, np.sum(seen, axis=0))
+    np.testing.assert_array_equal(sums.second, np.sum(np.square(seen), axis=0))
+
+
+@over_conventions
+def test_an_observation_that_is_not_a_number_never_enters_the_sums(convention):
+    # One NaN in the moments would stay for ever, and blind every candidate to come. The reward
+    # gives no warning when the episode ends before it is affected.
+    victim = next(e for e in range(13) if drawn(e)[0] == 5)
+    environment = failing(victim, of="obs", when=5)
+    totals, sums = run_failing(environment, 3, convention)
+    healthy, _ = run_failing(COUNTING, 3, convention)
+    others = np.arange(13) != victim
+    np.testing.assert_array_equal(totals.reward[others], healthy.reward[others])
+    for total in sums:
+        assert np.isfinite(total).all()
+
+
+# ------------------------------------------------------------------------------ population
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 64])
+def test_a_candidates_scores_are_means_over_its_own_episodes(lanes):
+    repeats, ids = 3, [4, 0, 7, 2]
+    task = tasks.episodes(
+        COUNTING, horizon=LONGEST, episodes=repeats, normalizer=tasks.es_normalizer()
+    )
+    population = Population(lanes=lanes, refill_every=3)
+
+    def bound(i):
+        return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
+
+    evaluation = jax.jit(
+        lambda: population.evaluate(
+            task, jnp.asarray(REFERENCE), bound, apply, jnp.array(ids, jnp.int32)
+        )
+    )()
+    count = 0
+    for row, i in enumerate(ids):
+        key = jax.random.fold_in(RUN_KEY, i)
+        worlds = [reset(jax.random.fold_in(key, r))[0] for r in range(repeats)]
+        mine = [
+            by_hand(
+                int(w.length), int(w.base), float(i), horizon=LONGEST, action_repeat=1,
+                convention="es",
+            )
+            for w in worlds
+        ]  # fmt: skip
+        reward = sum(episode.reward for episode in mine)
+        bonus = sum(episode.bonus for episode in mine)
+        steps = sum(episode.steps for episode in mine)
+        count += steps  # the es convention counts one observation a step
+        # Sums of small integers, divided once.
+        np.testing.assert_allclose(evaluation.episode_return[row], reward / 3, rtol=1e-6)
+        np.testing.assert_allclose(
+            evaluation.return_without_bonus[row], (reward - bonus) / 3, rtol=1e-6, atol=1e-6
+        )
+        assert int(evaluation.steps[row]) == steps
+        np.testing.assert_allclose(evaluation.episode_length[row], steps / 3, rtol=1e-6)
+    assert not np.asarray(evaluation.failed).any()
+    assert float(evaluation.statistics.count) == count
+
+
+def test_one_failed_episode_fails_its_candidate_and_no_other():
+    task = tasks.episodes(failing(1.0, of="reward", when=1), horizon=LONGEST, episodes=2)
+
+    def bound(i):
+        return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
+
+    ids = jnp.arange(3, dtype=jnp.int32)
+    evaluation = Population(lanes=2).evaluate(task, jnp.zeros(3), bound, apply, ids)
+    assert evaluation.failed.tolist() == [False, True, False]
+    assert np.isfinite(evaluation.episode_return).tolist() == [True, False, True]
+
+
+@functools.cache
+def pendulum_returns(lanes, refill_every):
+    task = tasks.episodes(tasks.pendulum(), horizon=50, episodes=2)
+    policy = policies.dense(3, (4,), 1)
+    genotype = policy.space.sample(jax.random.key(0))
+
+    def bound(i):
+        key = jax.random.fold_in(jax.random.key(5), i)
+        return policy.bind(policy.init(key), genotype), key
+
+    population = Population(lanes=lanes, refill_every=refill_every)
+    ids = jnp.arange(7, dtype=jnp.int32)
+    evaluate = jax.jit(
+        lambda: population.evaluate(task, jnp.zeros(3), bound, policy.apply, ids).episode_return
+    )
+    return np.asarray(evaluate())
+
+
+def test_lanes_change_pendulum_returns_only_by_rounding():
+    first = pendulum_returns(14, 16)
+    assert (first < -10).all()
+    assert len(set(first.tolist())) == 7
+    for schedule in ((1, 50), (3, 16), (5, 7), (64, 50)):
+        np.testing.assert_allclose(pendulum_returns(*schedule), first, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 8, 64])
+def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
+    task = tasks.polynomial_regression(jax.random.key(0), degree=2, batch_size=8)
+    policy = policies.dense(3, (), 1, output_activation=policies.identity)
+    genotype = policy.space.sample(jax.random.key(0))
+
+    def bound(i):
+        key = jax.random.fold_in(jax.random.key(5), i)
+        return policy.bind(policy.init(key), genotype), key
+
+    ids = jnp.array([6, 1, 3, 0, 9, 4, 2], jnp.int32)
+    evaluation = Population(lanes=lanes).evaluate(task, jnp.zeros(3), bound, policy.apply, ids)
+    alone = [
+        float(task.evaluate(key, network, policy.apply).episode_return)
+        for network, key in (bound(i) for i in ids)
+    ]
+    np.testing.assert_allclose(evaluation.episode_return, alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"lanes": 0}, ValueError, "lanes must be at least 1, got 0."),
+        ({"refill_every": -1}, ValueError, "refill_every must be at least 1, got -1."),
+        ({"chunk": 0}, ValueError, "chunk must be at least 1, got 0."),
+        ({"lanes": 2.0}, TypeError, "lanes must be an integer, got 2.0."),
+        ({"chunk": True}, TypeError, "chunk must be an integer, got True."),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(arguments, error, message):
+    with pytest.raises(error) as raised:
+        Population(**arguments)
+    assert str(raised.value) == message
