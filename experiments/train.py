@@ -28,7 +28,7 @@ from esenas_jax.search import Metrics, Search, SearchState
 from experiments.build import build, describe
 from experiments.policy_file import save_policy
 from experiments.progress import Progress
-from experiments.report import learning_curve, network
+from experiments.report import draw_network, learning_curve
 from experiments.workdir import Workdir, WorkdirError, finite, provenance
 
 MAX_DISCARDED = 3  # generations in a row
@@ -182,7 +182,7 @@ def _pictures(workdir: Workdir, search: Search, found: Answer, title: str) -> No
     learning_curve(workdir.rows(), workdir.path / "report" / "curve.png", title=title)
     chosen = found.chosen
     matrices = [np.asarray(w) for w, _ in search.policy.bind(chosen.params, chosen.genotype)]
-    network(matrices, workdir.path / "report" / "network.png", title=title)
+    draw_network(matrices, workdir.path / "report" / "network.png", title=title)
 
 
 def _events(workdir: Workdir) -> Any:

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from experiments import report
+from experiments.report import curve as drawn_curve
+from experiments.report import figure
+from experiments.report import network as drawing
 
 SIZES = [(3, 1), (4, 3), (3, 4, 2), (3, 4, 4, 2), (2, 3, 3, 3, 2)]
 
@@ -95,13 +98,13 @@ NETWORKS = {
 
 
 def curve(rows, **options):
-    return report._learning_curve_figure(
+    return drawn_curve._learning_curve_figure(
         rows, options.pop("title", "A run"), options.pop("best", None)
     )
 
 
 def drawn(matrices, title="A network", labels=None):
-    return report._network_figure(matrices, title, labels)
+    return drawing._network_figure(matrices, title, labels)
 
 
 def texts(figure):
@@ -172,7 +175,7 @@ def test_counts_are_those_of_a_search_of_all_paths(sizes, density):
         matrices = masked(rng, sizes, density)
         summary, on_path = searched(matrices)
         assert report.network_summary(matrices) == summary
-        used = report._units_used(matrices)
+        used = drawing._units_used(matrices)
         assert on_path == {
             (layer, int(i)) for layer, units in enumerate(used) for i in np.flatnonzero(units)
         }
@@ -250,7 +253,7 @@ def test_strong_edges_lie_on_top_and_are_wide():
 
 
 def test_of_too_many_edges_the_strongest_are_drawn(monkeypatch):
-    monkeypatch.setattr(report, "MAX_EDGES", 2)
+    monkeypatch.setattr(drawing, "MAX_EDGES", 2)
     figure = drawn([np.array([[0.1, 3.0], [-2.0, 0.5]])])
     assert len(edges_drawn(figure)) == 2
     assert "the strongest 2 drawn" in " ".join(shown(figure))
@@ -288,7 +291,7 @@ def test_input_labels_are_drawn_where_they_fit():
 )
 def test_what_is_no_network_is_refused(tmp_path, matrices, labels, message):
     with pytest.raises(ValueError, match=message):
-        report.network(matrices, tmp_path / "x.png", title="", input_labels=labels)
+        report.draw_network(matrices, tmp_path / "x.png", title="", input_labels=labels)
     assert not list(tmp_path.iterdir())
 
 
@@ -337,7 +340,7 @@ def test_a_hundred_thousand_rows_are_thinned_and_keep_their_extremes():
     rows = [row(i, exact_mean=0.0, return_without_bonus=0.0) for i in range(100_000)]
     rows[54_321] |= {"exact_mean": 5_000.0, "return_without_bonus": -3_000.0}
     figure = curve(rows)
-    assert all(len(line.get_xdata()) <= 2 * report.MAX_POINTS for line in figure.axes[0].lines)
+    assert all(len(line.get_xdata()) <= 2 * drawn_curve.MAX_POINTS for line in figure.axes[0].lines)
     seen = [y for line in figure.axes[0].lines for y in line.get_ydata()]
     assert (min(seen), max(seen)) == (-3_000.0, 5_000.0)
 
@@ -402,7 +405,7 @@ def test_ticks_are_short(limit, value, label):
         def get_view_interval():
             return -limit, limit
 
-    assert report._ticks(Axis())(value, None) == label
+    assert figure.ticks(Axis())(value, None) == label
 
 
 # --- what holds of every picture ------------------------------------------------------------------
@@ -454,7 +457,7 @@ def test_a_curve_is_written_as_a_png(tmp_path, name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_written_as_a_png(tmp_path, name):
-    report.network(NETWORKS[name], tmp_path / "network.png", title="A network")
+    report.draw_network(NETWORKS[name], tmp_path / "network.png", title="A network")
     width, height, pixels = png(tmp_path / "network.png")
     assert width == 1_200
     assert 400 <= height <= 1_600
@@ -472,11 +475,11 @@ import matplotlib
 before = dict(matplotlib.rcParams), set(matplotlib.colormaps)
 folder = Path(sys.argv[1])
 report.learning_curve([{"generation": 0, "exact_mean": 1.0}], folder / "a.png", title="")
-report.network([np.eye(3)], folder / "b.png", title="")
-report.network([np.arange(9.0).reshape(3, 3)], folder / "c.png", title="")
+report.draw_network([np.eye(3)], folder / "b.png", title="")
+report.draw_network([np.arange(9.0).reshape(3, 3)], folder / "c.png", title="")
 assert "matplotlib.pyplot" not in sys.modules
 assert (dict(matplotlib.rcParams), set(matplotlib.colormaps)) == before
 """
-    root = Path(report.__file__).parents[1]
+    root = Path(report.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True)
     assert len(list(tmp_path.iterdir())) == 3

@@ -12,7 +12,7 @@ from esenas_jax import policies, tasks
 from esenas_jax.population import Population
 from esenas_jax.rollout import rollout
 
-RUN_KEY = jax.random.key(11)
+RUN_KEY = jax.random.key(7)
 REFERENCE = np.array([2.0, -1.0, 0.0], np.float32)
 LONGEST = 9
 SCHEDULES = {  # episodes, lanes, refill_every
@@ -74,10 +74,15 @@ def apply(network, obs):
 
 
 @functools.cache
-def drawn(key_number):
+def all_drawn():
+    keys = jax.vmap(functools.partial(jax.random.fold_in, RUN_KEY))(jnp.arange(13))
+    worlds, _ = jax.vmap(reset)(keys)
+    return list(zip(worlds.length.tolist(), worlds.base.tolist(), strict=True))
+
+
+def drawn(episode):
     """Length and base of the episode that `start` gives this number."""
-    world, _ = reset(jax.random.fold_in(RUN_KEY, key_number))
-    return int(world.length), int(world.base)
+    return all_drawn()[episode]
 
 
 class Expected(NamedTuple):
@@ -99,7 +104,7 @@ def by_hand(length, base, network, *, horizon, action_repeat, convention):
             time += 1
             reward += action * time + base
             bonus += 1 + action
-            over = time == length or time == horizon
+            over = time in (length, horizon)
             if over:
                 break
         if convention == "es":
@@ -143,8 +148,14 @@ def check(schedule, convention, **task):
 over_conventions = pytest.mark.parametrize("convention", CONVENTIONS)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@over_conventions
+@pytest.mark.parametrize(
+    ("schedule", "convention"),
+    [
+        *((schedule, "es") for schedule in SCHEDULES),
+        ("lanes that divide nothing", "ars"),
+        ("one lane, refilled late", "ars"),
+    ],
+)
 def test_totals_and_observations_are_those_of_a_python_loop(schedule, convention):
     check(schedule, convention)
 
@@ -188,10 +199,7 @@ def test_nothing_is_summed_when_nothing_is_normalised():
 
 
 def failing(victim, *, of, when):
-    """A COUNTING in which one of the episodes is poisoned after `when` steps.
-
-    `of` says what becomes NaN: the reward, or only what is observed.
-    """
+    """COUNTING with one episode in which `of` (reward or obs) is NaN from step `when` on."""
 
     def poisoned_step(world, action):
         world, transition = step(world, action)
@@ -206,58 +214,49 @@ def failing(victim, *, of, when):
 
 def run_failing(environment, lanes, convention):
     task = tasks.episodes(environment, horizon=LONGEST, normalizer=CONVENTIONS[convention])
-    return jax.tree.map(
-        np.asarray,
-        jax.jit(
-            lambda: rollout(
-                task, REFERENCE, start, apply, num_episodes=13, lanes=lanes, refill_every=2
-            )
-        )(),
-    )
+    options = {"num_episodes": 13, "lanes": lanes, "refill_every": 2}
+    run = jax.jit(lambda: rollout(task, REFERENCE, start, apply, **options))
+    return jax.tree.map(np.asarray, run())
 
 
-@over_conventions
-@pytest.mark.parametrize("lanes", [3, 13])
+@pytest.mark.parametrize(("convention", "lanes"), [("es", 3), ("ars", 13)])
 def test_a_lane_whose_reward_is_not_a_number_fails_alone_and_early(convention, lanes):
     victim = next(e for e in range(13) if drawn(e)[0] > 5)
-    environment = failing(victim, of="reward", when=3)
-    totals, sums = run_failing(environment, lanes, convention)
-    healthy, _ = run_failing(COUNTING, lanes, convention)
-    others = np.arange(13) != victim
+    totals, sums = run_failing(failing(victim, of="reward", when=3), lanes, convention)
     assert np.isnan(totals.reward[victim])
     assert totals.steps[victim] == 3
-    for mine, theirs in zip(totals, healthy, strict=True):
-        np.testing.assert_array_equal(mine[others], theirs[others])
-    # What it saw is left out.
+    # To the others nothing happened, and what the victim saw is left out.
     task = {"horizon": LONGEST, "action_repeat": 1, "convention": convention}
-    seen = [
-        observation - REFERENCE
-        for e in np.flatnonzero(others)
-        for observation in by_hand(*drawn(int(e)), float(e), **task).seen
-    ]
+    others = [e for e in range(13) if e != victim]
+    expected = [by_hand(*drawn(e), float(e), **task) for e in others]
+    for name in ("reward", "bonus", "steps"):
+        np.testing.assert_array_equal(
+            getattr(totals, name)[others], [getattr(episode, name) for episode in expected]
+        )
+    seen = [observation - REFERENCE for episode in expected for observation in episode.seen]
     assert float(sums.count) == len(seen)
     np.testing.assert_array_equal(sums.first, np.sum(seen, axis=0))
     np.testing.assert_array_equal(sums.second, np.sum(np.square(seen), axis=0))
 
 
-@over_conventions
-def test_an_observation_that_is_not_a_number_never_enters_the_sums(convention):
-    # One NaN in the moments would stay for ever, and blind every candidate to come. The reward
+def test_an_observation_that_is_not_a_number_never_enters_the_sums():
+    # One NaN in the moments would stay for ever, and blind every candidate to come. The return
     # gives no warning when the episode ends before it is affected.
     victim = next(e for e in range(13) if drawn(e)[0] == 5)
-    environment = failing(victim, of="obs", when=5)
-    totals, sums = run_failing(environment, 3, convention)
-    healthy, _ = run_failing(COUNTING, 3, convention)
-    others = np.arange(13) != victim
-    np.testing.assert_array_equal(totals.reward[others], healthy.reward[others])
+    totals, sums = run_failing(failing(victim, of="obs", when=5), 3, "es")
+    task = {"horizon": LONGEST, "action_repeat": 1, "convention": "es"}
+    others = [e for e in range(13) if e != victim]
+    expected = [by_hand(*drawn(e), float(e), **task) for e in others]
+    np.testing.assert_array_equal(totals.reward[others], [e.reward for e in expected])
     for total in sums:
         assert np.isfinite(total).all()
+    assert float(sums.count) >= sum(len(episode.seen) for episode in expected)
 
 
 # ------------------------------------------------------------------------------ population
 
 
-@pytest.mark.parametrize("lanes", [1, 4, 64])
+@pytest.mark.parametrize("lanes", [1, 5])
 def test_a_candidates_scores_are_means_over_its_own_episodes(lanes):
     repeats, ids = 3, [4, 0, 7, 2]
     task = tasks.episodes(
@@ -268,22 +267,14 @@ def test_a_candidates_scores_are_means_over_its_own_episodes(lanes):
     def bound(i):
         return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
 
-    evaluation = jax.jit(
-        lambda: population.evaluate(
-            task, jnp.asarray(REFERENCE), bound, apply, jnp.array(ids, jnp.int32)
-        )
-    )()
+    evaluate = functools.partial(population.evaluate, task, REFERENCE, bound, apply)
+    evaluation = jax.jit(evaluate)(jnp.array(ids, jnp.int32))
     count = 0
     for row, i in enumerate(ids):
         key = jax.random.fold_in(RUN_KEY, i)
         worlds = [reset(jax.random.fold_in(key, r))[0] for r in range(repeats)]
-        mine = [
-            by_hand(
-                int(w.length), int(w.base), float(i), horizon=LONGEST, action_repeat=1,
-                convention="es",
-            )
-            for w in worlds
-        ]  # fmt: skip
+        options = {"horizon": LONGEST, "action_repeat": 1, "convention": "es"}
+        mine = [by_hand(int(w.length), int(w.base), float(i), **options) for w in worlds]
         reward = sum(episode.reward for episode in mine)
         bonus = sum(episode.bonus for episode in mine)
         steps = sum(episode.steps for episode in mine)
@@ -305,8 +296,8 @@ def test_one_failed_episode_fails_its_candidate_and_no_other():
     def bound(i):
         return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
 
-    ids = jnp.arange(3, dtype=jnp.int32)
-    evaluation = Population(lanes=2).evaluate(task, jnp.zeros(3), bound, apply, ids)
+    evaluate = functools.partial(Population(lanes=2).evaluate, task, REFERENCE, bound, apply)
+    evaluation = jax.jit(evaluate)(jnp.arange(3, dtype=jnp.int32))
     assert evaluation.failed.tolist() == [False, True, False]
     assert np.isfinite(evaluation.episode_return).tolist() == [True, False, True]
 
@@ -330,14 +321,14 @@ def pendulum_returns(lanes, refill_every):
 
 
 def test_lanes_change_pendulum_returns_only_by_rounding():
-    first = pendulum_returns(14, 16)
+    first = pendulum_returns(64, 50)
     assert (first < -10).all()
     assert len(set(first.tolist())) == 7
-    for schedule in ((1, 50), (3, 16), (5, 7), (64, 50)):
+    for schedule in ((1, 16), (3, 7)):
         np.testing.assert_allclose(pendulum_returns(*schedule), first, rtol=1e-5)
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 8, 64])
+@pytest.mark.parametrize("lanes", [1, 3, 64])
 def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
     task = tasks.polynomial_regression(jax.random.key(0), degree=2, batch_size=8)
     policy = policies.dense(3, (), 1, output_activation=policies.identity)
@@ -348,7 +339,8 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
         return policy.bind(policy.init(key), genotype), key
 
     ids = jnp.array([6, 1, 3, 0, 9, 4, 2], jnp.int32)
-    evaluation = Population(lanes=lanes).evaluate(task, jnp.zeros(3), bound, policy.apply, ids)
+    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, jnp.zeros(3), bound)
+    evaluation = jax.jit(functools.partial(evaluate, policy.apply))(ids)
     alone = [
         float(task.evaluate(key, network, policy.apply).episode_return)
         for network, key in (bound(i) for i in ids)

@@ -33,7 +33,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         ValueError: if Brax knows no such environment or backend (the known ones are listed), or
             the environment does not support the backend.
     """
-    with _quietly():
+    with _border():
         import brax.envs  # here, because it takes seconds and brings MuJoCo
 
     _checks.known("environment", name, sorted(brax.envs._envs))
@@ -41,7 +41,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         _checks.known("backend", backend, BACKENDS)
         kwargs["backend"] = backend
     try:
-        with _quietly(), _its_own_rules():
+        with _border():
             env = brax.envs.get_environment(name, **kwargs)
             obs_size, action_size = env.observation_size, env.action_size
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
@@ -57,12 +57,12 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
 
     def reset(key: Key) -> tuple[PyTree, Array]:
         # Brax's own code wants the raw key data.
-        with _its_own_rules():
+        with _border():
             state = env.reset(jax.random.key_data(key))
         return state, state.obs
 
     def step(state: PyTree, action: Array) -> tuple[PyTree, Transition]:
-        with _its_own_rules():
+        with _border():
             new = env.step(state, action)
         return new, transition(new)
 
@@ -70,20 +70,18 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
 
 
 @contextlib.contextmanager
-def _its_own_rules() -> Iterator[None]:
-    """Let Brax mix dtypes and ranks where the user's program does not."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+def _border() -> Iterator[None]:
+    """Let Brax mix dtypes and ranks as it does, and keep back what says nothing of the user's run.
 
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep back what says nothing of the user's run.
-
-    MJX prints that it has no Warp, Brax warns that it and its dependencies are not developed further,
+    MJX prints that it has no Warp, Brax warns that it and what it needs are not developed further,
     MuJoCo writes its warnings about Brax's models to a file in the current folder.
     """
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         import mujoco
 

@@ -1,0 +1,137 @@
+"""Brax behind our protocol: real environments, few of them, because each takes long to compile."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from esenas_jax import tasks
+from experiments import train
+from experiments.workdir import Workdir
+
+CONFIGS = "experiments/configs"
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    """Four episodes of 60 random actions in Hopper: through our protocol, and by Brax alone."""
+    ours = tasks.brax_environment("hopper", "spring")
+    keys = jax.random.split(jax.random.key(0), 4)
+    actions = jax.random.uniform(jax.random.key(1), (60, 4, 3), minval=-1.0)
+
+    @jax.jit
+    def through_protocol():
+        states, first = jax.vmap(ours.reset)(keys)
+        return first, jax.lax.scan(jax.vmap(ours.step), states, actions)[1]
+
+    with warnings.catch_warnings(action="ignore"):
+        import brax.envs
+
+        theirs = brax.envs.get_environment("hopper", backend="spring")
+
+    @jax.jit
+    def brax_alone():
+        raw = jax.vmap(jax.random.key_data)(keys)
+
+        def step(state, action):
+            state = jax.vmap(theirs.step)(state, action)
+            return state, (state.obs, state.reward, state.done, state.metrics)
+
+        states = jax.vmap(theirs.reset)(raw)
+        return states.obs, jax.lax.scan(step, states, actions)[1]
+
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        return through_protocol(), brax_alone()
+
+
+def test_an_episode_is_what_brax_makes_of_it(episodes):
+    (first, seen), (expected_first, (obs, reward, done, _)) = episodes
+    assert first.shape == (4, 11)
+    np.testing.assert_allclose(first, expected_first, rtol=1e-5, atol=1e-6)
+    # Two programs round differently, and what is chaotic drifts apart: the first ten steps agree.
+    np.testing.assert_allclose(seen.obs[:10], obs[:10], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(seen.reward[:10], reward[:10], rtol=1e-2, atol=1e-3)
+    assert np.array_equal(seen.done[:10], done[:10] > 0.5)
+    assert seen.done.dtype == bool
+    assert seen.done.any()  # some fall within 60 random actions, so that `done` was seen at work
+
+
+def test_the_bonus_is_the_reward_for_being_healthy(episodes):
+    (_, seen), (_, (_, _, _, metrics)) = episodes
+    assert np.array_equal(seen.bonus, np.ones((60, 4)))
+    rest = metrics["reward_forward"] + metrics["reward_ctrl"]
+    np.testing.assert_allclose((seen.reward - seen.bonus)[:10], rest[:10], rtol=1e-2, atol=2e-3)
+
+
+def test_the_quickstart_runs_in_small(tmp_path, capsys):
+    config = train.load_config(f"{CONFIGS}/quickstart.py:smoke")
+    config.task.horizon = 32
+    config.strategy.update({"num_directions": 3, "num_exact": 2})
+    config.controller.population_size = 8
+    config.population.lanes = 4
+    workdir = Workdir(tmp_path)
+    result = train.train(config, workdir)
+    assert (result["edges"], result["possible_edges"]) == (64, 448)
+    assert 0 < result["episode_length"]["mean"] <= 32
+    bonus = result["return"]["mean"] - result["return_without_bonus"]["mean"]
+    assert bonus == pytest.approx(result["episode_length"]["mean"], rel=1e-4)  # 1 a step
+    assert result["env_steps"] <= 3 * 8 * 32
+    text = capsys.readouterr().out + train.summary(result, workdir)
+    for words in ("hopper, edge_pruned, es, regularized_evolution", "Compiled in", "Pictures"):
+        assert words in text
+    assert "Warp" not in text
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_to_hop(tmp_path):
+    """About ten minutes on two cores: three seeds of the whole quickstart."""
+    before, after = [], []
+    for seed in range(3):
+        config = train.load_config(f"{CONFIGS}/quickstart.py")
+        config.seed = seed
+        result = train.train(config, Workdir(tmp_path / str(seed)))
+        before.append(result["first_return_without_bonus"])
+        after.append(result["return_without_bonus"]["mean"])
+        print(f"seed {seed}: {before[-1]:.0f} -> {after[-1]:.0f}")
+    good = [b for a, b in zip(before, after, strict=True) if b > 300 and b > a + 250]
+    assert len(good) >= 2, (before, after)
+
+
+def test_a_configured_brax_environment_is_given_its_arguments():
+    world = tasks.brax_environment(
+        "hopper", "spring", exclude_current_positions_from_observation=False
+    )
+    assert (world.obs_size, world.action_size) == (12, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "message"),
+    [
+        ("hoppr", "spring", "environment must be one of ant, fast, .* walker2d, got 'hoppr'"),
+        ("hopper", "bullet", "backend must be one of generalized, positional, spring, mjx"),
+        ("swimmer", "spring", "Brax cannot make swimmer with backend='spring'"),
+    ],
+)
+def test_what_brax_does_not_have_is_refused(name, backend, message):
+    with pytest.raises(ValueError, match=message):
+        tasks.brax_environment(name, backend)
+
+
+def test_observations_are_typed_as_the_protocol_says():
+    world = tasks.brax_environment("reacher", "generalized")
+    key = jax.random.key(0)
+    state, obs = jax.eval_shape(world.reset, key)
+    _, seen = jax.eval_shape(world.step, state, jax.ShapeDtypeStruct((2,), jnp.float32))
+    assert (obs.shape, obs.dtype) == ((world.obs_size,), jnp.float32)
+    assert (seen.obs.shape, seen.reward.shape, seen.bonus.shape, seen.done.shape) == (
+        (world.obs_size,), (), (), (),
+    )  # fmt: skip
+    assert (seen.reward.dtype, seen.bonus.dtype, seen.done.dtype) == (
+        jnp.float32, jnp.float32, jnp.bool_,
+    )  # fmt: skip
