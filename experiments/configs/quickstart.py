@@ -21,7 +21,7 @@ def get_config(name: str | None = None) -> ConfigDict:
     )
     config.policy = section("policy", "edge_pruned", hidden=(32,), num_edges=64)
     config.strategy = section(
-        "strategy", "es", num_directions=24, num_exact=16, noise_std=0.1, step_size=0.05
+        "strategy", "es", num_directions=24, num_exact=16, noise_std=0.1, step_size=0.02
     )
     config.controller = section("controller", "regularized_evolution", population_size=64)
     config.objective = section("objective", shift_per_step=1.0)
