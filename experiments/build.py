@@ -165,8 +165,11 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
     return out
 
 
-def build(config: ConfigDict | Mapping[str, Any]) -> Search:
+def build(config: Any) -> Search:
     """Return the search that a config describes.
+
+    Args:
+        config: a ConfigDict, or a mapping such as the content of `config.json`.
 
     Raises:
         TypeError, ValueError: one sentence that names the value and what is allowed.
@@ -185,7 +188,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Search:
     )
 
 
-def describe(config: ConfigDict) -> str:
+def describe(config: Any) -> str:
     """Return one line that says what is trained, on what, and how."""
     world = config.task.get("environment", config.task.name)
     return f"{world}, {config.policy.name}, {config.strategy.name}, {config.controller.name}"

@@ -4,11 +4,11 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from esenas_jax.answer import Contender
 from esenas_jax.search import Search
@@ -16,7 +16,7 @@ from esenas_jax.tasks.task import Episodes
 from experiments.build import build_policy
 
 
-def save_policy(path: Path, search: Search, config: ConfigDict, chosen: Contender) -> None:
+def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> None:
     """Write weights, genotype, normaliser and the policy's config.
 
     Args:
@@ -34,7 +34,7 @@ def save_policy(path: Path, search: Search, config: ConfigDict, chosen: Contende
         "obs_size": task.obs_size,
         "action_size": task.action_size,
     }
-    leaves = {
+    arrays: dict[str, Any] = {
         f"genotype_{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(chosen.genotype))
     }
     partial = path.with_name(f".{path.name}")
@@ -45,7 +45,7 @@ def save_policy(path: Path, search: Search, config: ConfigDict, chosen: Contende
             normalizer_mean=mean,
             normalizer_scale=scale,
             config=np.array(json.dumps(described)),
-            **leaves,
+            **arrays,
         )
     partial.replace(path)
 

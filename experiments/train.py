@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from numpy.typing import ArrayLike
 
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, choose_answer
@@ -123,7 +124,7 @@ def summary(result: dict[str, Any], workdir: Workdir) -> str:
 
 
 def _compile(search: Search, run_key: jax.Array) -> tuple[Any, Any, float]:
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
     print(f"Compiling a generation. A Brax program takes about 20 s; {later}.")
     started = time.perf_counter()
@@ -167,7 +168,8 @@ def _result(
     }
 
 
-def _mean(values: np.ndarray) -> dict[str, float]:
+def _mean(per_episode: ArrayLike) -> dict[str, float]:
+    values = np.asarray(per_episode)
     error = values.std(ddof=1) / np.sqrt(values.size)
     return {"mean": float(values.mean()), "standard_error": float(error)}
 
@@ -195,10 +197,7 @@ def _events(workdir: Workdir) -> Any:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX was told where, or not to."""
-    if (
-        jax.config.jax_compilation_cache_dir is None
-        and "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    ):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "esenas_jax" / "jax"))
 
@@ -209,7 +208,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # JAX tells at length which devices it did not find
     use_compilation_cache()
     try:
-        workdir = Workdir(_WORKDIR.value)
+        workdir = Workdir(str(_WORKDIR.value))
         result = train(_CONFIG.value, workdir)
     except (RunError, WorkdirError, TypeError, ValueError) as error:
         if os.environ.get("ESENAS_TRACEBACK"):

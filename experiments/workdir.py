@@ -132,7 +132,7 @@ def provenance() -> dict[str, Any]:
         "platform": jax.default_backend(),
         "device_count": jax.device_count(),
         "cpu_count": os.cpu_count(),
-        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

@@ -87,11 +87,11 @@ def finite_differences(
         ascent = total(lambda d: weight[d] * gaussian(key, d, state.params.size))
         # The one minus of the package: optax descends, fitness is maximised.
         with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
-            step, opt_state = optimizer(state.hyper.step_size).update(
-                -ascent, state.optimizer, state.params
-            )
+            transformation = optimizer(state.hyper.step_size)
+            updates, opt_state = transformation.update(-ascent, state.optimizer, state.params)
+        step = jnp.asarray(updates)
         metrics = {"update_norm": jnp.linalg.norm(step)}
-        return State(optax.apply_updates(state.params, step), opt_state, state.hyper), metrics
+        return State(state.params + step, opt_state, state.hyper), metrics
 
     def _outcome(state: State, fitness: Array, valid: Array) -> Outcome:
         halved = fitness[:num_perturbed].reshape(num_directions, halves)

@@ -1,6 +1,7 @@
 """Brax environments behind this package's own protocol."""
 
 import contextlib
+import importlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         kwargs["backend"] = backend
     try:
         with _border():
-            env = brax.envs.get_environment(name, **kwargs)
+            env: Any = brax.envs.get_environment(name, **kwargs)
             obs_size, action_size = env.observation_size, env.action_size
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
@@ -83,8 +84,7 @@ def _border() -> Iterator[None]:
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         mujoco.set_mju_user_warning(lambda message: None)
         try:
             yield

@@ -13,5 +13,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     """Return the config; name "smoke" is a short run."""
     config = halfcheetah_partition.get_config(name)
     config.policy = section("policy", "edge_pruned", hidden=(32,), num_edges=64)
-    config.search.starts = "pair"
+    config.search = section("search", starts="pair")
     return config
