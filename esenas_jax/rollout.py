@@ -62,10 +62,11 @@ def rollout(
 
     Returns:
         Totals with a leading axis of num_episodes, and the observation sums of all episodes whose
-        return is finite.
+        return and observations are finite.
     """
     environment, normalizer = task.environment, task.normalizer
     lanes = min(lanes, num_episodes)
+    batch = -(-lanes // 8)
 
     def begin(episode: Array) -> Lane:
         network, key = start(jnp.minimum(episode, num_episodes - 1))
@@ -96,7 +97,8 @@ def rollout(
         world, obs, alive, totals = lane.world, lane.obs, lane.alive, lane.totals
         for _ in range(task.action_repeat):
             world, transition = environment.step(world, action)
-            obs = transition.obs
+            # What a world shows after its episode has ended is not seen by anyone.
+            obs = jnp.where(alive, transition.obs, obs)
             totals = Totals(
                 reward=totals.reward + jnp.where(alive, transition.reward, 0.0),
                 bonus=totals.bonus + jnp.where(alive, transition.bonus, 0.0),
@@ -118,13 +120,24 @@ def rollout(
         results = jax.tree.map(
             lambda all_, mine: all_.at[slot].set(mine, mode="drop"), results, lane.totals
         )
-        good = done & jnp.isfinite(lane.totals.reward)
+        sound = jnp.isfinite(lane.sums.second).all(axis=1) & jnp.isfinite(lane.totals.reward)
+        good = done & sound
         seen = jax.tree.map(
             lambda total, mine: total + jnp.sum(jnp.where(_like(good, mine), mine, 0.0), axis=0),
             seen,
             lane.sums,
         )
         return results, seen
+
+    def refill(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
+        # A few lanes at a time: binding and resetting all of them to refill one or two would cost
+        # as much as several steps.
+        lane, waiting = carry
+        wanted, which = jax.lax.top_k(waiting.astype(jnp.int32), batch)
+        fresh = jax.vmap(begin)(lane.episode[which])
+        slot = jnp.where(wanted > 0, which, lanes)
+        lane = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), lane, fresh)
+        return lane, waiting.at[slot].set(False, mode="drop")
 
     def body(carry: tuple[Lane, Array, Totals, Sums]) -> tuple[Lane, Array, Totals, Sums]:
         lane, following, results, seen = carry
@@ -134,12 +147,8 @@ def rollout(
         ids = jnp.where(done, following + jnp.cumsum(done, dtype=jnp.int32) - 1, lane.episode)
         lane = lane._replace(episode=jnp.minimum(ids, num_episodes))
 
-        def refill(lane: Lane) -> Lane:
-            fresh = jax.vmap(begin)(lane.episode)
-            return jax.tree.map(lambda new, old: jnp.where(_like(done, new), new, old), fresh, lane)
-
-        more = jnp.any(done) & (following < num_episodes)
-        lane = jax.lax.cond(more, refill, lambda lane: lane, lane)
+        waiting = done & (lane.episode < num_episodes)
+        lane, _ = jax.lax.while_loop(lambda x: jnp.any(x[1]), refill, (lane, waiting))
         return lane, following + jnp.sum(done, dtype=jnp.int32), results, seen
 
     def unfinished(carry: tuple[Lane, Array, Totals, Sums]) -> Array:

@@ -337,15 +337,16 @@ def es_enas(
         generation = state.generation
         plan = prepare(run_key, state, generation)
 
+        # Everyone makes all architectures: a few integers each, and the controller wants them back.
+        genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
+
         def bound(i: Array) -> tuple[PyTree, Key]:
-            genotype, _ = propose(run_key, plan, generation, i)
+            genotype = jax.tree.map(lambda x: x[i], genotypes)
             params = perturb(run_key, state, generation, i)
             return policy.bind(params, genotype), episode_key(run_key, generation, i)
 
         apply = normalized(policy, task, state.moments)
         evaluations = population.evaluate(task, state.moments.mean, bound, apply, all_ids)
-        # Made again, not carried out of the lanes: proposals cost microseconds.
-        genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
         return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:

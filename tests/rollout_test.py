@@ -22,6 +22,7 @@ SCHEDULES = {  # episodes, lanes, refill_every
     "refilled after any episode": (11, 4, 20),
     "a lane each": (6, 6, 3),
     "more lanes than episodes": (4, 9, 2),
+    "many lanes, several ending together": (40, 17, 4),
     "one episode": (1, 5, 3),
 }
 CONVENTIONS = {"es": tasks.es_normalizer(), "ars": tasks.ars_normalizer()}
@@ -75,7 +76,7 @@ def apply(network, obs):
 
 @functools.cache
 def all_drawn():
-    keys = jax.vmap(functools.partial(jax.random.fold_in, RUN_KEY))(jnp.arange(13))
+    keys = jax.vmap(functools.partial(jax.random.fold_in, RUN_KEY))(jnp.arange(40))
     worlds, _ = jax.vmap(reset)(keys)
     return list(zip(worlds.length.tolist(), worlds.base.tolist(), strict=True))
 
