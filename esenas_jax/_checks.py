@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` if it is an integer in [low, high]; raise TypeError or ValueError if not."""
@@ -26,7 +28,7 @@ def positive(name: str, value: Any) -> float:
 
 def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """Return `value` as a float if it is finite and in [low, high]; raise if not."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not (math.isfinite(value) and low <= value <= high):
         allowed = "finite" if low == -math.inf and high == math.inf else f"in [{low:g}, {high:g}]"

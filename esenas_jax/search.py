@@ -175,6 +175,10 @@ def es_enas(
         strategy_state = strategy.init(policy.init(k_params))
         controller_state = controller.init(k_controller)
         moments = init_moments(task.obs_size)
+        if isinstance(task, Episodes) and task.normalizer.enabled:
+            # Deviations are summed from the mean so far: from anything near the data, at first.
+            _, obs = task.environment.reset(stream(run_key, 0, Stream.START))
+            moments = moments._replace(mean=obs)
         genotypes, valid = controller.best(controller_state)
         return SearchState(
             generation=jnp.int32(0),

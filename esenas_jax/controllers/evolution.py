@@ -42,7 +42,8 @@ def regularized_evolution(
         space: of the policy; its `mutate` is PyGlove's `Uniform` mutator.
         population_size: at least 2. The released setting is the candidates of a generation (450).
         tournament_size: in [2, population_size]; released floor(sqrt(population_size)), by default.
-        num_best: how many architectures `best` offers for re-evaluation, in [1, population_size].
+        num_best: how many architectures `best` offers for re-evaluation, at least 1; at most the
+            population.
 
     Raises:
         ValueError: if the tournament is larger than the population, or a number out of range.
@@ -51,7 +52,7 @@ def regularized_evolution(
     if tournament_size is None:
         tournament_size = max(2, math.isqrt(size))
     tournament = _checks.integer("tournament_size", tournament_size, 2, size)
-    num_best = _checks.integer("num_best", num_best, 1, size)
+    num_best = min(_checks.integer("num_best", num_best, 1), size)
 
     def init(key: Key) -> State:
         # Placeholders of the right shapes: an empty place is never a parent.

@@ -76,7 +76,12 @@ def dense(
 
     def used(genotype: Genotype) -> Array:
         del genotype
-        return jnp.ones(num_edges + num_biases, bool)
+        # The slip's unit, the first hidden one, has a bias that is never read.
+        return (
+            jnp.ones(num_edges + num_biases, bool)
+            .at[num_edges]
+            .set(not linear_first_hidden, mode="drop")
+        )
 
     def cost(genotype: Genotype) -> Cost:
         del genotype

@@ -72,7 +72,7 @@ def edge_pruned(
 
     def used(genotype: Array) -> Array:
         chosen = jnp.zeros(total, bool).at[genotype].set(True)
-        return jnp.concatenate([chosen, jnp.ones(num_biases, bool)])
+        return jnp.concatenate([chosen, base.used(())[total:]])
 
     def bind(params: Array, genotype: Array) -> tuple[tuple[Array, Array], ...]:
         # A selection, not a product: a pruned weight cannot matter, whatever its value.

@@ -76,7 +76,7 @@ def partitioned(
         return jnp.zeros(colours, bool).at[genotype].set(True)
 
     def used(genotype: Array) -> Array:
-        return jnp.concatenate([present(genotype), jnp.ones(num_biases, bool)])
+        return jnp.concatenate([present(genotype), base.used(())[total:]])
 
     def cost(genotype: Array) -> Cost:
         return Cost(jnp.int32(total), jnp.sum(present(genotype), dtype=jnp.int32))

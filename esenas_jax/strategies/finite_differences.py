@@ -97,11 +97,15 @@ def finite_differences(
         halved = fitness[:num_perturbed].reshape(num_directions, halves)
         exact, exact_valid = fitness[num_perturbed:], valid[num_perturbed:]
         count = jnp.sum(exact_valid, dtype=jnp.float32)
+        # Taken from the largest: the mean of equal scores is then that score to the last bit.
+        largest = jnp.max(jnp.where(exact_valid, exact, -jnp.inf), initial=-jnp.inf)
+        largest = jnp.where(count > 0, largest, 0.0)
         return Outcome(
             plus=halved[:, 0],
             minus=halved[:, 1] if antithetic else None,
             valid=valid[:num_perturbed].reshape(num_directions, halves).all(axis=1),
-            exact_mean=jnp.sum(jnp.where(exact_valid, exact, 0.0)) / jnp.maximum(count, 1.0),
+            exact_mean=largest
+            + jnp.sum(jnp.where(exact_valid, exact - largest, 0.0)) / jnp.maximum(count, 1.0),
             exact_valid=count > 0,
             noise_std=state.hyper.noise_std,
         )

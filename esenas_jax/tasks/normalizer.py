@@ -53,8 +53,7 @@ def es_normalizer() -> Normalizer:
 
     def affine(moments: Moments) -> tuple[Array, Array]:
         std = jnp.sqrt(moments.deviation / jnp.maximum(moments.count, 1.0))
-        # At the start nothing has been seen: deviation 0 means a standard deviation of 1.
-        return moments.mean, 1.0 / jnp.where(std > 0, std, 1.0)
+        return _mean_so_far(moments), 1.0 / jnp.where(std > 0, std, 1.0)
 
     return Normalizer(counts_reset=False, enabled=True, affine=affine)
 
@@ -69,9 +68,14 @@ def ars_normalizer() -> Normalizer:
     def affine(moments: Moments) -> tuple[Array, Array]:
         std = jnp.sqrt(moments.deviation / jnp.maximum(moments.count - 1.0, 1.0))
         scale = jnp.where(std < 1e-7, 0.0, 1.0 / (std + 1e-8))
-        return moments.mean, jnp.where(moments.count > 1, scale, 1.0)
+        return _mean_so_far(moments), jnp.where(moments.count > 1, scale, 1.0)
 
     return Normalizer(counts_reset=True, enabled=True, affine=affine)
+
+
+def _mean_so_far(moments: Moments) -> Array:
+    # Before anything was counted `mean` is only what deviations are summed from.
+    return jnp.where(moments.count > 0, moments.mean, 0.0)
 
 
 def init_moments(obs_size: int) -> Moments:
