@@ -85,9 +85,11 @@ def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def command_line(description: str) -> argparse.Namespace:
+def command_line(description: str | None) -> argparse.Namespace:
     """Parse --quick and --json."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--quick", action="store_true", help="within five minutes on two cores, compiling included"
     )

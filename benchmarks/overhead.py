@@ -16,7 +16,7 @@ from esenas_jax.tasks.task import Environment, Episodes, Transition
 from esenas_jax.types import Array, Key, PyTree
 from experiments.build import build
 from experiments.configs import quickstart
-from experiments.train import use_compilation_cache
+from experiments.train import configure_jax
 
 KEY = jax.random.key(0)
 
@@ -148,8 +148,8 @@ def proposals(pairs: int) -> Row:
 
 def main() -> None:
     """Measure, print, write."""
-    arguments = command_line(main.__doc__ or "")
-    use_compilation_cache()
+    arguments = command_line(__doc__)
+    configure_jax()
     pairs = 5 if arguments.quick else PAIRS
     search = build(quickstart.get_config())
     step = jax.jit(search.step)

@@ -5,7 +5,7 @@ objectives; rollout, population, search, answer.
 """
 
 from esenas_jax import controllers, objectives, policies, spaces, strategies, tasks
-from esenas_jax.answer import Answer, choose_answer
+from esenas_jax.answer import Answer, act, choose_answer
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
 from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
@@ -19,6 +19,7 @@ __all__ = [
     "Search",
     "SearchState",
     "Starts",
+    "act",
     "choose_answer",
     "controllers",
     "es_enas",

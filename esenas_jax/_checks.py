@@ -21,7 +21,10 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 def positive(name: str, value: Any) -> float:
     """Return `value` as a float if it is finite and above zero; raise ValueError if not."""
     number = real(name, value)
-    if not number > 0:
+    # As float32, in which it will be computed with: 1e-50 is 0 there, and 1e39 infinite.
+    with np.errstate(all="ignore"):
+        rounded = np.float32(number)
+    if not (np.isfinite(rounded) and rounded > 0):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}.")
     return number
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax import _checks
-from esenas_jax.search import Search, SearchState, normalized
+from esenas_jax.search import Search, SearchState
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Array, Cost, Evaluation, Genotype, Key, PyTree, Stream, stream
@@ -79,12 +79,18 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
 
     def apply(network: tuple[PyTree, Moments], obs: Array) -> Array:
         # Contenders come from different generations: each brings its own moments.
-        return normalized(search.policy, task, network[1])(network[0], obs)
+        return task.view(network[1], search.policy.apply)(network[0], obs)
 
     reference = jnp.zeros(task.obs_size, jnp.float32)
     ids = jnp.arange(starts.size, dtype=jnp.int32)
     seen = search.population.evaluate(single, reference, bound, apply, ids)._replace(statistics=())
     return jax.tree.map(lambda x: x.reshape(starts.shape), seen)
+
+
+def act(search: Search, contender: Contender, obs: Array) -> Array:
+    """Return the action [A] of a contender for an observation [O], as the environment gives it."""
+    network = search.policy.bind(contender.params, contender.genotype)
+    return search.task.view(contender.moments, search.policy.apply)(network, obs)
 
 
 def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
@@ -112,7 +118,8 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
     rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
     selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
     costs = jax.vmap(search.policy.cost)(field.genotype)
-    fitness = jax.vmap(jax.vmap(search.objective.apply, (0, None)))(selection, costs).strategy
+    score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
+    fitness = score(state.objective, selection, costs).strategy
     fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).mean(axis=1)
     # Among contenders that may be chosen, even if all of their episodes failed.
     best = jnp.lexsort((fitness, eligible))[-1]

@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from esenas_jax import _checks
-from esenas_jax.types import Cost, Evaluation, Scores
+from esenas_jax.types import Array, Cost, Evaluation, PyTree, Scores
 
 
 class Objective(NamedTuple):
-    """Scores an evaluation, given what its architecture costs; written for one candidate."""
+    """Scores an evaluation, given what its architecture costs; written for one candidate.
 
-    apply: Callable[[Evaluation, Cost], Scores]
+    The state holds numbers that may vary from run to run, float32.
+    """
+
+    init: Callable[[], PyTree]  # -> state
+    apply: Callable[[PyTree, Evaluation, Cost], Scores]
 
 
 def shifted_return(shift_per_step: float = 0.0) -> Objective:
@@ -25,9 +31,9 @@ def shifted_return(shift_per_step: float = 0.0) -> Objective:
     """
     shift = _checks.real("shift_per_step", shift_per_step)
 
-    def apply(evaluation: Evaluation, cost: Cost) -> Scores:
+    def apply(shift_per_step: Array, evaluation: Evaluation, cost: Cost) -> Scores:
         del cost
-        score = evaluation.episode_return - shift * evaluation.episode_length
+        score = evaluation.episode_return - shift_per_step * evaluation.episode_length
         return Scores(strategy=score, controller=score)
 
-    return Objective(apply)
+    return Objective(init=lambda: jnp.asarray(shift, jnp.float32), apply=apply)

@@ -62,7 +62,13 @@ class Population:
 
         def one(i: Array) -> Evaluation:
             network, key = bound(i)
-            return task.evaluate(key, network, apply)
+            seen = task.evaluate(key, network, apply)
+            if not isinstance(seen, Evaluation):
+                raise TypeError(
+                    f"a task's evaluate must return an Evaluation (see tasks.single_score), "
+                    f"got {type(seen).__name__}."
+                )
+            return seen
 
         return self.map(one, ids, self.lanes)._replace(statistics=())
 
@@ -87,12 +93,13 @@ class Population:
         totals = jax.tree.map(lambda x: x.reshape(ids.size, repeats), totals)
         steps = jnp.sum(totals.steps, axis=1)
         episode_return = jnp.mean(totals.reward, axis=1)
+        without_bonus = jnp.mean(totals.reward - totals.bonus, axis=1)
         return Evaluation(
             episode_return=episode_return,
-            return_without_bonus=jnp.mean(totals.reward - totals.bonus, axis=1),
+            return_without_bonus=without_bonus,
             steps=steps,
             episode_length=steps.astype(jnp.float32) / repeats,
-            failed=~jnp.isfinite(episode_return),
+            failed=~(jnp.isfinite(episode_return) & jnp.isfinite(without_bonus)),
             statistics=sums,
         )
 

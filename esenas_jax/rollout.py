@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax.tasks.normalizer import Sums, zero_sums
-from esenas_jax.tasks.task import Apply, Episodes
+from esenas_jax.tasks.task import Apply, Environment, Episodes
 from esenas_jax.types import Array, Key, PyTree
 
 # episode id -> the network that acts in it, and its key. A function, never a block of weights: a
@@ -71,12 +71,13 @@ def rollout(
     def begin(episode: Array) -> Lane:
         network, key = start(jnp.minimum(episode, num_episodes - 1))
         world, obs = environment.reset(key)
+        _check_observation("reset", environment, obs)
         zero = jnp.zeros((), jnp.float32)
         return Lane(
             episode=episode,
             network=network,
             world=world,
-            obs=obs,
+            obs=obs.astype(jnp.float32),
             alive=episode < num_episodes,
             totals=Totals(zero, zero, jnp.int32(0)),
             sums=zero_sums(environment.obs_size),
@@ -97,8 +98,9 @@ def rollout(
         world, obs, alive, totals = lane.world, lane.obs, lane.alive, lane.totals
         for _ in range(task.action_repeat):
             world, transition = environment.step(world, action)
+            _check_observation("step", environment, transition.obs)
             # What a world shows after its episode has ended is not seen by anyone.
-            obs = jnp.where(alive, transition.obs, obs)
+            obs = jnp.where(alive, transition.obs.astype(jnp.float32), obs)
             totals = Totals(
                 reward=totals.reward + jnp.where(alive, transition.reward, 0.0),
                 bonus=totals.bonus + jnp.where(alive, transition.bonus, 0.0),
@@ -163,6 +165,15 @@ def rollout(
     carry = (first, jnp.int32(lanes), results, zero_sums(environment.obs_size))
     _, _, results, seen = jax.lax.while_loop(unfinished, body, carry)
     return results, seen
+
+
+def _check_observation(where: str, environment: Environment, obs: Array) -> None:
+    """Find out while tracing, which costs nothing, what would fail deep inside a policy."""
+    if obs.shape != (environment.obs_size,):
+        raise ValueError(
+            f"the environment's {where} must return observations of shape "
+            f"({environment.obs_size},), got {obs.shape}."
+        )
 
 
 def _like(flag: Array, x: Array) -> Array:

@@ -1,10 +1,12 @@
 """ES-ENAS: one population evaluation pays for both learners (arXiv 2101.07415).
 
     candidate(run_key, state, generation, i) -> Candidate
-    evaluate(state, candidate of i, ids)     -> Evaluation
+    evaluate(state, candidates)              -> Evaluation
     tell(run_key, state, generation, ids, genotypes, info, evaluations) -> (state, metrics)
 
     step(run_key, state) = tell(evaluate(candidate(0 .. N-1)))        run = scan of step
+
+`step` makes a candidate when a lane needs it; what it returns equals that composition.
 
 ES and ARS are this loop with the constant controller, random architecture search is it with the
 random one. There is no other trainer.
@@ -24,8 +26,8 @@ from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
 from esenas_jax.population import Population
 from esenas_jax.strategies import Strategy
-from esenas_jax.tasks.normalizer import Moments, absorb, init_moments
-from esenas_jax.tasks.task import Apply, Episodes, Task
+from esenas_jax.tasks.normalizer import Moments
+from esenas_jax.tasks.task import Task
 from esenas_jax.types import (
     Array,
     Candidate,
@@ -48,6 +50,9 @@ class Starts(enum.Enum):
     CANDIDATE = "candidate"  # none
 
 
+_START_NAMES = [start.value for start in Starts]
+
+
 class Incumbent(NamedTuple):
     """The generation whose exact evaluations scored highest so far, as it stood."""
 
@@ -64,6 +69,7 @@ class SearchState(NamedTuple):
     generation: Array  # int32 []
     strategy: PyTree
     controller: PyTree
+    objective: PyTree
     moments: Moments  # of observations
     incumbent: Incumbent
     discarded: Array  # int32 [], generations discarded in a row
@@ -134,10 +140,11 @@ def es_enas(
         starts: which candidates see the same start.
         shared_architecture: both halves of an antithetic pair run one architecture; the released
             code draws one for each.
-        propose_every: k, in between candidate i keeps the architecture it last had, and the
-            controller hears nothing; released 1, Iris 50.
+        propose_every: k, candidate i keeps its architecture for k generations, and the controller
+            hears of the last of them; released 1. Iris has 50, and hears of the first.
         max_failed: share of failed candidates in [0, 1] above which a generation is discarded:
-            the counter advances and nothing else changes. Released 0.4.
+            the counter advances and nothing else changes. Released 0.4. A generation whose update
+            is not finite is discarded too.
 
     Returns:
         The functions of the search.
@@ -163,7 +170,17 @@ def es_enas(
             raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
     objective = objective or shifted_return()
     population = population or Population()
-    starts = Starts(starts)
+    starts = Starts(_checks.known("starts", getattr(starts, "value", starts), _START_NAMES))
+    if controller.space != policy.space:
+        raise ValueError(
+            f"the controller's space must be the policy's, {policy.space}, got {controller.space}."
+        )
+    steps = strategy.num_candidates * task.episodes * task.horizon
+    if steps >= 2**31:
+        raise ValueError(
+            f"a generation must have fewer than 2^31 environment steps, got {steps}: "
+            f"{strategy.num_candidates} candidates of {task.episodes} episodes of {task.horizon}."
+        )
     propose_every = _checks.integer("propose_every", propose_every, 1)
     max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)
     num_candidates = strategy.num_candidates
@@ -174,16 +191,13 @@ def es_enas(
         k_params, k_controller = jax.random.split(stream(run_key, 0, Stream.INIT))
         strategy_state = strategy.init(policy.init(k_params))
         controller_state = controller.init(k_controller)
-        moments = init_moments(task.obs_size)
-        if isinstance(task, Episodes) and task.normalizer.enabled:
-            # Deviations are summed from the mean so far: from anything near the data, at first.
-            _, obs = task.environment.reset(stream(run_key, 0, Stream.START))
-            moments = moments._replace(mean=obs)
+        moments = task.init(stream(run_key, 0, Stream.START))
         genotypes, valid = controller.best(controller_state)
         return SearchState(
             generation=jnp.int32(0),
             strategy=strategy_state,
             controller=controller_state,
+            objective=objective.init(),
             moments=moments,
             incumbent=Incumbent(
                 score=jnp.full((), -jnp.inf, jnp.float32),
@@ -208,7 +222,7 @@ def es_enas(
         return controller.propose(jax.random.fold_in(key, i), plan, i)
 
     def _proposal_generation(generation: Array) -> Array:
-        # Between two proposals the controller's state rests, so the same key makes the same again.
+        # Within a block the controller's state rests, so the same key makes the same again.
         return generation - generation % propose_every
 
     def perturb(run_key: Key, state: SearchState, generation: Array, i: Array) -> Array:
@@ -242,7 +256,7 @@ def es_enas(
             return policy.bind(mine.params, mine.genotype), mine.key
 
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
-        apply = normalized(policy, task, state.moments)
+        apply = task.view(state.moments, policy.apply)
         return population.evaluate(task, state.moments.mean, bound, apply, ids)
 
     # --- learning ---------------------------------------------------------------------------------
@@ -269,8 +283,10 @@ def es_enas(
             info: [n], as proposed.
             evaluations: [n], `statistics` summed over them.
         """
-        scores: Scores = jax.vmap(objective.apply)(
-            evaluations._replace(statistics=()), jax.vmap(policy.cost)(genotypes)
+        scores: Scores = jax.vmap(objective.apply, (None, 0, 0))(
+            state.objective,
+            evaluations._replace(statistics=()),
+            jax.vmap(policy.cost)(genotypes),
         )
         valid = (
             jnp.isfinite(scores.strategy) & jnp.isfinite(scores.controller) & ~evaluations.failed
@@ -294,26 +310,30 @@ def es_enas(
             valid,
         )
         if propose_every > 1:
-            hears = generation % propose_every == 0
+            # At the end of a block, so that all of it runs what the controller proposed.
+            hears = (generation + 1) % propose_every == 0
             controller_state = _where(hears, controller_state, state.controller)
-        moments = state.moments
-        if isinstance(task, Episodes) and task.normalizer.enabled:
-            moments = absorb(moments, evaluations.statistics)
+        moments = task.absorb(state.moments, evaluations.statistics)
 
         # The learning curve; of all candidates if there are no exact ones.
         exact = valid & ((ids >= strategy.num_perturbed) | (strategy.num_exact == 0))
         exact_score = _mean(scores.strategy, exact)
         genotypes_now, valid_now = controller.best(controller_state)
         incumbent = _where(
-            jnp.any(exact) & (exact_score > state.incumbent.score),
+            # Late evaluations are of parameters that are gone.
+            jnp.any(exact)
+            & (exact_score > state.incumbent.score)
+            & (generation == state.generation),
             Incumbent(exact_score, state.strategy.params, genotypes_now, valid_now, state.moments),
             state.incumbent,
         )
 
         failed = num_candidates - jnp.sum(arrived, dtype=jnp.int32)
-        discard = failed > tolerated
-        learnt = (strategy_state, controller_state, moments, incumbent)
-        before = (state.strategy, state.controller, state.moments, state.incumbent)
+        # An update that overflowed would never be undone.
+        sound = jnp.isfinite(strategy_state.params).all() & jnp.isfinite(moments.deviation).all()
+        discard = (failed > tolerated) | ~sound
+        learnt = (strategy_state, controller_state, state.objective, moments, incumbent)
+        before = state[1:6]
         new_state = SearchState(
             state.generation + 1,
             *_where(discard, before, learnt),
@@ -328,7 +348,7 @@ def es_enas(
             return_without_bonus=_mean(evaluations.return_without_bonus, exact),
             episode_length=_mean(evaluations.episode_length, exact),
             steps=jnp.sum(evaluations.steps, dtype=jnp.int32),
-            episodes=jnp.int32(ids.size * (task.episodes if isinstance(task, Episodes) else 1)),
+            episodes=jnp.int32(ids.size * task.episodes),
             failed=failed,
             discarded=new_state.discarded,
             strategy=strategy_metrics,
@@ -349,7 +369,7 @@ def es_enas(
             params = perturb(run_key, state, generation, i)
             return policy.bind(params, genotype), episode_key(run_key, generation, i)
 
-        apply = normalized(policy, task, state.moments)
+        apply = task.view(state.moments, policy.apply)
         evaluations = population.evaluate(task, state.moments.mean, bound, apply, all_ids)
         return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
 
@@ -371,14 +391,6 @@ def es_enas(
         step=step,
         run=run,
     )
-
-
-def normalized(policy: Policy, task: Task, moments: Moments) -> Apply:
-    """Return the policy's `apply` behind the task's normaliser, frozen at these moments."""
-    if not (isinstance(task, Episodes) and task.normalizer.enabled):
-        return policy.apply
-    mean, scale = task.normalizer.affine(moments)
-    return lambda network, obs: policy.apply(network, (obs - mean) * scale)
 
 
 def _where(flag: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -111,6 +111,10 @@ _OPTAX = (
 )  # fmt: skip
 
 
+# Arguments that follow from other sections unless they are set.
+DERIVED: dict[str, None] = {"population_size": None}  # the candidates of a generation
+
+
 def momentum(step_size: Any) -> optax.GradientTransformation:
     """Gradient ascent with momentum 0.9."""
     return optax.sgd(step_size, momentum=0.9)
@@ -129,6 +133,10 @@ CHOICES: dict[str, dict[str, Any]] = {
     "bias_init": _INITIALIZERS,
     "starts": {start.value: start for start in Starts},
 }
+
+
+class ConfigError(ValueError):
+    """A config that describes no run, in one sentence."""
 
 
 def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
@@ -154,11 +162,15 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
     for key, parameter in parameters.items():
         if key in FROM_ELSEWHERE:
             continue
-        value = arguments.get(key, parameter.default)
+        value = arguments.get(key, DERIVED.get(key, parameter.default))
         if value is inspect.Parameter.empty:
             raise ValueError(f"{kind} {name} needs the argument {key!r}.")
         if key in CHOICES and not isinstance(value, str):
-            value = next(n for n, choice in CHOICES[key].items() if choice == value)
+            names = [n for n, choice in CHOICES[key].items() if choice == value]
+            if not names:
+                known = ", ".join(sorted(CHOICES[key]))
+                raise ValueError(f"{kind}.{key} must be one of {known}, got {value!r}.")
+            value = names[0]
         if value is None:
             value = config_dict.placeholder(_optional_type(function, key))
         out[key] = value
@@ -172,17 +184,21 @@ def build(config: Any) -> Search:
         config: a ConfigDict, or a mapping such as the content of `config.json`.
 
     Raises:
-        TypeError, ValueError: one sentence that names the value and what is allowed.
+        ConfigError: one sentence that names the value and what is allowed.
     """
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
+    strategy = _call("strategy", config["strategy"])
+    controller = dict(config["controller"])
+    if controller.get("population_size", 0) is None:
+        controller["population_size"] = strategy.num_candidates
     return _call(
         "search",
         config["search"],
         policy=policy,
         task=task,
-        strategy=_call("strategy", config["strategy"]),
-        controller=_call("controller", config["controller"], space=policy.space),
+        strategy=strategy,
+        controller=_call("controller", controller, space=policy.space),
         objective=_call("objective", config["objective"]),
         population=_call("population", config["population"]),
     )
@@ -205,17 +221,22 @@ def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
     for key, choices in CHOICES.items():
         if key in arguments:
             arguments[key] = _named(f"{kind}.{key}", arguments[key], choices)
+    allowed = [p for p in inspect.signature(function).parameters if p not in FROM_ELSEWHERE]
+    if set(arguments) != set(allowed):
+        raise ConfigError(
+            f"{kind} {given['name']} takes {', '.join(allowed) or 'no arguments'}, but the config "
+            f"has {', '.join(arguments) or 'none'}: a section's name cannot be overridden alone, "
+            "start from another config file."
+        )
     try:
         return function(**arguments, **more)
-    except TypeError as error:
-        raise TypeError(f"{kind}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{kind}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{kind}: {error}") from error
 
 
 def _named(what: str, name: Any, known: Mapping[str, Any]) -> Any:
     if name not in known:
-        raise ValueError(f"{what} must be one of {', '.join(sorted(known))}, got {name!r}.")
+        raise ConfigError(f"{what} must be one of {', '.join(sorted(known))}, got {name!r}.")
     return known[name]
 
 

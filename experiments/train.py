@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, choose_answer
 from esenas_jax.search import Metrics, Search, SearchState
-from experiments.build import build, describe
+from experiments.build import ConfigError, build, describe
 from experiments.policy_file import save_policy
 from experiments.progress import Progress
 from experiments.report import draw_network, learning_curve
@@ -50,10 +50,13 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     if finished is not None:
         print(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
         return finished
-    generations = _checks.integer("generations", config.generations, 1)
-    episodes = _checks.integer("answer_episodes", config.answer_episodes, 2)
-    run_key = jax.random.key(_checks.integer("seed", config.seed, 0))
-    search = build(config)
+    try:
+        generations = _checks.integer("generations", config.generations, 1)
+        episodes = _checks.integer("answer_episodes", config.answer_episodes, 2)
+        run_key = jax.random.key(_checks.integer("seed", config.seed, 0, 2**32 - 1))
+        search = build(config)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
     origin = provenance()
     workdir.write("config.json", config.to_dict())
     workdir.write("provenance.json", origin)
@@ -68,14 +71,17 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     state, first, last = _generations(workdir, run_key, state, step, generations)
     ran = time.perf_counter() - started
 
-    print(f"Choosing the answer, then measuring it on untouched seeds, {episodes} episodes each.")
+    print(
+        f"Choosing the answer, then measuring it on untouched seeds, {episodes} episodes each; "
+        "the program for that is compiled first."
+    )
     found = jax.device_get(choose_answer(search, run_key, state, episodes))
     seconds = {"compile": compiled, "run": ran, "answer": time.perf_counter() - started - ran}
     result = _result(search, found, first, last) | {"seconds": seconds}
     save_policy(workdir.path / "policy.npz", search, config, found.chosen)
-    _pictures(workdir, search, found, describe(config))
     workdir.write("provenance.json", {**origin, "seconds": seconds})
     workdir.write("result.json", result)
+    _pictures(workdir, search, found, describe(config))
     return workdir.read("result.json")
 
 
@@ -96,9 +102,13 @@ def _generations(
                     events.add_scalar(name, value, row["generation"])
             progress.update(row)
             if row["discarded"] >= MAX_DISCARDED:
+                why = (
+                    f"the scores of {row['failed']} candidates were not finite"
+                    if row["failed"]
+                    else "all scores were finite, but the update of the weights was not"
+                )
                 raise RunError(
-                    f"{MAX_DISCARDED} generations in a row were discarded: the scores of "
-                    f"{row['failed']} candidates were not finite in the last."
+                    f"{MAX_DISCARDED} generations in a row were discarded; in the last, {why}."
                 )
     assert first is not None
     return state, first, row
@@ -107,13 +117,14 @@ def _generations(
 def summary(result: dict[str, Any], workdir: Workdir) -> str:
     """Return the last lines of a run: what was found, and where to look at it."""
     lines = {"Return": _pm(result["return"])}
-    if result["episode_length"]["mean"]:
+    if result["return"] != result["return_without_bonus"]:
         before = result["first_return_without_bonus"]
         lines |= {
             "Return without alive bonus": _pm(result["return_without_bonus"])
             + ("" if before is None else f" (first generation {before:.4g})"),
-            "Episode length": f"{_pm(result['episode_length'])} steps",
         }
+    if result["episode_length"]["mean"]:
+        lines["Episode length"] = f"{_pm(result['episode_length'])} steps"
     lines |= {
         "Measured on": f"{result['report_episodes']} episodes on untouched seeds, ± standard error",
         "Edges": f"{result['edges']} of {result['possible_edges']}, "
@@ -182,8 +193,10 @@ def _pm(value: dict[str, float | None]) -> str:
 
 def _pictures(workdir: Workdir, search: Search, found: Answer, title: str) -> None:
     learning_curve(workdir.rows(), workdir.path / "report" / "curve.png", title=title)
-    chosen = found.chosen
-    matrices = [np.asarray(w) for w, _ in search.policy.bind(chosen.params, chosen.genotype)]
+    if search.policy.matrices is None:
+        return
+    bound = search.policy.bind(found.chosen.params, found.chosen.genotype)
+    matrices = [np.asarray(w) for w in search.policy.matrices(bound)]
     draw_network(matrices, workdir.path / "report" / "network.png", title=title)
 
 
@@ -195,8 +208,14 @@ def _events(workdir: Workdir) -> Any:
     return SummaryWriter(logdir=str(workdir.path))
 
 
-def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX was told where, or not to."""
+def configure_jax() -> None:
+    """Make every platform multiply in float32, and keep compiled programs in the user's cache.
+
+    TF32, the default of recent GPUs, changes what is learnt. JAX_DEFAULT_MATMUL_PRECISION and
+    JAX_COMPILATION_CACHE_DIR are obeyed where they are set.
+    """
+    if "JAX_DEFAULT_MATMUL_PRECISION" not in os.environ:
+        jax.config.update("jax_default_matmul_precision", "highest")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "esenas_jax" / "jax"))
@@ -206,20 +225,18 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}.")
     logging.set_verbosity(logging.WARNING)  # JAX tells at length which devices it did not find
-    use_compilation_cache()
+    configure_jax()
     try:
         workdir = Workdir(str(_WORKDIR.value))
         result = train(_CONFIG.value, workdir)
-    except (RunError, WorkdirError, TypeError, ValueError) as error:
-        if os.environ.get("ESENAS_TRACEBACK"):
-            raise
+    except (ConfigError, RunError, WorkdirError) as error:
         sys.exit(f"error: {error}")
     print(summary(result, workdir))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a config or field that does not exist ends in one sentence."""
-    words = [argument.lstrip("-") for argument in argv]
+    words = [argument.lstrip("-") if argument.startswith("-") else "" for argument in argv]
     fields = [w.partition("=")[0].removeprefix("config.") for w in words if w.startswith("config.")]
     # absl takes --config=FILE as well as --config FILE.
     files = [w.partition("=")[2] for w in words if w.startswith("config=")]
@@ -238,7 +255,9 @@ def load_config(file: str) -> ConfigDict:
     path, _, name = file.partition(":")
     try:
         return runpy.run_path(path)["get_config"](name or None)
-    except (OSError, ValueError, KeyError) as error:
+    except KeyError:
+        sys.exit(f"error: cannot load the config {file}: it defines no get_config.")
+    except (OSError, ValueError) as error:
         sys.exit(f"error: cannot load the config {file}: {error}")
 
 

@@ -124,7 +124,7 @@ def provenance() -> dict[str, Any]:
     """Return where a result comes from: code, command, versions and devices."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
         "command": sys.argv,
         "python": sys.version.split()[0],
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},

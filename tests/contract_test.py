@@ -24,11 +24,35 @@ from esenas_jax import (
     strategies,
     tasks,
 )
+from esenas_jax.spaces import SubsetOf
 from esenas_jax.types import Evaluation, Key
 
 KEY = jax.random.key(7)
 
+
+def counting() -> tasks.Environment:
+    """A world that shows integers: whatever it shows, the state's dtypes stay the same."""
+
+    def show(position):
+        return jnp.stack([position, -position])
+
+    def reset(key):
+        position = jax.random.randint(key, (), 0, 5)
+        return position, show(position)
+
+    def step(position, action):
+        position = position + jnp.where(action[0] > 0, 1, -1)
+        reward = position.astype(jnp.float32)
+        zero = jnp.zeros((), jnp.float32)
+        return position, tasks.Transition(show(position), reward, zero, position > 7)
+
+    return tasks.Environment(obs_size=2, action_size=1, reset=reset, step=step)
+
+
 TASKS = {
+    "integers normalized as es": lambda: tasks.episodes(
+        counting(), horizon=12, normalizer=tasks.es_normalizer()
+    ),
     "regression": lambda: tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=64),
     "pendulum": lambda: tasks.episodes(tasks.pendulum(), horizon=24),
     "pendulum normalized as es": lambda: tasks.episodes(
@@ -75,7 +99,7 @@ OPTIONS = {
 TABLE = [
     ("regression", "linear", "ars V2-t", "constant", "every other"),
     ("regression", "edge_pruned", "es, forward", "regularized_evolution", "defaults"),
-    ("regression", "dense", "es", "constant", "defaults"),
+    ("integers normalized as es", "dense", "es", "constant", "defaults"),
     ("pendulum", "edge_pruned", "es, truncated, adam, ranks", "random", "paired"),
     ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
     ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),
@@ -379,6 +403,32 @@ def test_a_candidate_that_never_came_back_is_a_failed_one():
     assert equal(lost.controller.genotypes[1:], failed.controller.genotypes[1:])
 
 
+def test_an_update_that_overflows_is_discarded():
+    policy = policies.dense(2, (), 1)
+    strategy = strategies.es(20, 10)
+    search = es_enas(policy, failing(0.0), strategy, controllers.constant(policy.space))
+    before = search.init(KEY)
+    hyper = before.strategy.hyper._replace(step_size=jnp.float32(jnp.inf))
+    before = before._replace(strategy=before.strategy._replace(hyper=hyper))
+    after, metrics = jax.jit(search.step)(KEY, before)
+    assert (metrics.failed, metrics.discarded) == (0, 1)
+    assert equal(after.strategy, before.strategy)
+
+
+def test_late_evaluations_do_not_become_the_incumbent():
+    search = failing_search(0.0)
+    state = search.init(KEY)
+    ids = jnp.arange(search.num_candidates)
+    asked = jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(ids)
+    told = (KEY, ids, asked.genotype, asked.info, search.evaluate(state, asked))
+    now, _ = search.tell(told[0], state, jnp.int32(0), *told[1:])
+    moved_on = state._replace(generation=jnp.int32(1))
+    late, _ = search.tell(told[0], moved_on, jnp.int32(0), *told[1:])
+    assert np.isfinite(now.incumbent.score)
+    assert late.incumbent.score == -np.inf
+    assert equal(late.strategy, now.strategy)
+
+
 def test_equal_scores_move_no_weights():
     def evaluate(key: Key, network, apply) -> Evaluation:
         return tasks.single_score(jnp.float32(0.1))
@@ -499,10 +549,19 @@ def test_architectures_rest_between_proposals():
     assert np.array_equal(generations[0], generations[1])
     assert not np.array_equal(generations[1], generations[2])
     row = next(row for row in TABLE if row[4] == "every other" and row[3] != "constant")
-    states = case(row).states
-    assert not equal(states[0].controller, states[1].controller)
-    assert equal(states[1].controller, states[2].controller)
-    assert not equal(states[2].controller, states[3].controller)
+    search, states = case(row).search, case(row).states
+    assert equal(states[0].controller, states[1].controller)
+    assert not equal(states[1].controller, states[2].controller)
+    assert equal(states[2].controller, states[3].controller)
+    # Along a run that learns, too, a block of generations has the same architectures.
+    ids = jnp.arange(search.num_candidates)
+    asked = [
+        jax.vmap(lambda i, s=s: search.candidate(KEY, s, s.generation, i).genotype)(ids)
+        for s in states[:4]
+    ]
+    assert equal(asked[0], asked[1])
+    assert not equal(asked[1], asked[2])
+    assert equal(asked[2], asked[3])
 
 
 # --- the answer -----------------------------------------------------------------------------------
@@ -543,7 +602,18 @@ def test_the_incumbent_is_the_best_generation_as_it_stood():
         ({"policy": policies.dense(3, (), 2)}, r"action size must be the task's, 1, got 2"),
         ({"max_failed": 1.5}, r"max_failed must be in \[0, 1\], got 1\.5"),
         ({"propose_every": 0}, r"propose_every must be at least 1, got 0"),
-        ({"starts": "somewhere"}, r"'somewhere' is not a valid Starts"),
+        (
+            {"starts": "somewhere"},
+            r"starts must be one of fixed, generation, pair, candidate, got 'somewhere'",
+        ),
+        (
+            {"controller": controllers.random(SubsetOf(5, 2))},
+            r"controller's space must be the policy's, Repeat\(.*\), got SubsetOf\(num_items=5",
+        ),
+        (
+            {"task": tasks.episodes(tasks.pendulum(), horizon=10**9)},
+            r"fewer than 2\^31 environment steps, got 10000000000: 10 candidates",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(change, message):

@@ -36,6 +36,10 @@ def test_readme_examples_run():
         exec(compile(block, "README.md", "exec"), {})
 
 
+def test_readme_has_no_hole():
+    assert not re.search(r"\b[A-Z]{3,}_[A-Z]{3,}\b(?!_)", README.replace("JAX_", ""))
+
+
 def test_readme_names_files_that_exist():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target

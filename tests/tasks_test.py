@@ -224,7 +224,7 @@ def stream(seed, generations, offset=0.0, size=3):
 
 def absorbed(generations, moments):
     for states in generations:
-        moments = normalizer.absorb(moments, sums_of(states, moments.mean))
+        moments = normalizer.merge(moments, sums_of(states, moments.mean))
     return moments
 
 
@@ -264,7 +264,7 @@ over_conventions = pytest.mark.parametrize("convention", [Es, Ars])
 def test_observations_are_scaled_as_in_the_reference(convention):
     mine, theirs = normalizer.init_moments(3), convention(3)
     for states in stream(0, 8):
-        mine = normalizer.absorb(mine, sums_of(states, mine.mean))
+        mine = normalizer.merge(mine, sums_of(states, mine.mean))
         theirs.add(states)
         mean, scale = convention.ours.affine(mine)
         wanted_mean, wanted_scale = theirs.affine()
@@ -366,9 +366,9 @@ def test_absorbing_generations_equals_absorbing_all_at_once():
 @over_conventions
 def test_absorbing_nothing_changes_nothing(convention):
     moments = absorbed(stream(0, 3), normalizer.init_moments(3))
-    same = normalizer.absorb(moments, normalizer.zero_sums(3))
+    same = normalizer.merge(moments, normalizer.zero_sums(3))
     jax.tree.map(np.testing.assert_array_equal, moments, same)
-    nothing = normalizer.absorb(normalizer.init_moments(3), normalizer.zero_sums(3))
+    nothing = normalizer.merge(normalizer.init_moments(3), normalizer.zero_sums(3))
     jax.tree.map(np.testing.assert_array_equal, nothing, normalizer.init_moments(3))
     assert np.isfinite(convention.ours.affine(nothing)[1]).all()
 
@@ -382,7 +382,7 @@ def test_counts_beyond_int32_go_on_counting(convention):
     moments = start
     for _ in range(20):
         states = rng.normal(size=(1000, 2)) * [2.0, 0.5] + [2.0, -1.0]
-        moments = normalizer.absorb(moments, sums_of(states, moments.mean))
+        moments = normalizer.merge(moments, sums_of(states, moments.mean))
     # 1,000 is a multiple of no power of two that matters: float32 counts in steps of 256 here.
     assert abs(float(moments.count) - (3e9 + 20_000)) <= 20 * 128
     mean, scale = convention.ours.affine(moments)
@@ -391,7 +391,7 @@ def test_counts_beyond_int32_go_on_counting(convention):
     # A generation of 10^9 that is different does move it: mean (3 * 2 + 1 * 6) / 4 and so on.
     shift = jnp.float32([4.0, 0.0])
     more = normalizer.Sums(jnp.float32(1e9), 1e9 * shift, 1e9 * (shift**2 + 1))
-    moved = normalizer.absorb(start, more)
+    moved = normalizer.merge(start, more)
     np.testing.assert_allclose(moved.mean, [3.0, -1.0], rtol=1e-5)
     np.testing.assert_allclose(
         moved.deviation, [3e9 * 4 + 1e9 * 17 - 4e9 * 1, 3e9 * 0.25 + 1e9], rtol=1e-5

@@ -32,6 +32,7 @@ def constant(space: Space, genotype: Genotype | None = None) -> Controller:
         return state, {}
 
     return Controller(
+        space=space,
         init=init,
         prepare=lambda key, state: state,
         propose=lambda key, plan, i: (plan, ()),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from esenas_jax.spaces import Space
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
 Metrics = dict[str, Array]
@@ -15,6 +16,7 @@ class Controller(NamedTuple):
     `propose` then makes any candidate's architecture from the plan, anywhere.
     """
 
+    space: Space  # of the policy
     init: Callable[[Key], PyTree]  # -> state
     prepare: Callable[[Key, PyTree], PyTree]  # key, state -> plan
     propose: Callable[

@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 
 def regularized_evolution(
-    space: Space, population_size: int = 450, tournament_size: int | None = None, num_best: int = 8
+    space: Space, population_size: int, tournament_size: int | None = None, num_best: int = 8
 ) -> Controller:
     """Return regularized evolution (Real et al., AAAI 2019) with PyGlove's rules.
 
@@ -40,7 +40,8 @@ def regularized_evolution(
 
     Args:
         space: of the policy; its `mutate` is PyGlove's `Uniform` mutator.
-        population_size: at least 2. The released setting is the candidates of a generation (450).
+        population_size: at least 2. The released setting is the candidates of a generation, as it
+            is in config files that do not set it; a larger one stays uniform for longer.
         tournament_size: in [2, population_size]; released floor(sqrt(population_size)), by default.
         num_best: how many architectures `best` offers for re-evaluation, at least 1; at most the
             population.
@@ -120,4 +121,6 @@ def regularized_evolution(
         top = jax.tree.map(lambda x: x[order], state.genotypes)
         return top, jnp.arange(num_best) < state.members
 
-    return Controller(init=init, prepare=prepare, propose=propose, update=update, best=best)
+    return Controller(
+        space=space, init=init, prepare=prepare, propose=propose, update=update, best=best
+    )

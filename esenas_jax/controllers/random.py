@@ -45,6 +45,7 @@ def random(space: Space, num_best: int = 8) -> Controller:
         return jax.tree.map(lambda x, y: jnp.where(valid.any(), x, y), State(*new), state), {}
 
     return Controller(
+        space=space,
         init=init,
         prepare=lambda key, state: (),
         propose=lambda key, plan, i: (space.sample(key), ()),

@@ -98,4 +98,5 @@ def dense(
         apply=apply,
         used=used,
         cost=cost,
+        matrices=lambda network: [w for w, _ in network],
     )

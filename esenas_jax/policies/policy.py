@@ -25,3 +25,6 @@ class Policy(NamedTuple):
     apply: Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
     used: Callable[[Genotype], Array]  # genotype -> bool [P], False where a parameter cannot matter
     cost: Callable[[Genotype], Cost]
+    # network -> weights [in, out] of consecutive layers, 0 where there is no edge: for drawing it.
+    # None where a network is no such sequence.
+    matrices: Callable[[PyTree], list[Array]] | None = None

@@ -27,6 +27,8 @@ class Repeat:
     times: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.space, Space):
+            raise TypeError(f"a Repeat must repeat a space, got {self.space!r}.")
         _checks.integer("times", self.times, 0)
 
     @property

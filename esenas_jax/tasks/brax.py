@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import inspect
 import io
+import types
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +39,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
     with _border():
         import brax.envs  # here, because it takes seconds and brings MuJoCo
 
+        _repair_fluid()
     _checks.known("environment", name, sorted(brax.envs._envs))
     if backend is not None:
         _checks.known("backend", backend, BACKENDS)
@@ -68,6 +71,18 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         return new, transition(new)
 
     return Environment(obs_size, action_size, reset, step)
+
+
+def _repair_fluid() -> None:
+    """Give Brax's fluid forces, which Swimmer alone uses, the `clip` they were written for.
+
+    Brax 0.14.2 calls it with a keyword that JAX 0.10 no longer has; a Brax that does not is left
+    alone.
+    """
+    fluid: Any = importlib.import_module("brax.fluid")
+    if "a_min=" in inspect.getsource(fluid):
+        names = {**vars(jnp), "clip": lambda x, a_min: x.clip(a_min)}
+        fluid.jp = types.SimpleNamespace(**names)
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def zero_sums(obs_size: int) -> Sums:
     return Sums(*init_moments(obs_size))
 
 
-def absorb(moments: Moments, sums: Sums) -> Moments:
+def merge(moments: Moments, sums: Sums) -> Moments:
     """Return the moments with a generation's sums merged in (Chan, Golub and LeVeque, 1983)."""
     count = moments.count + sums.count
     safe = jnp.maximum(count, 1.0)

@@ -3,8 +3,17 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from esenas_jax import _checks
-from esenas_jax.tasks.normalizer import Normalizer, identity_normalizer
+from esenas_jax.tasks.normalizer import (
+    Moments,
+    Normalizer,
+    Sums,
+    identity_normalizer,
+    init_moments,
+    merge,
+)
 from esenas_jax.types import Array, Evaluation, Key, PyTree
 
 Apply = Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
@@ -17,6 +26,31 @@ class SingleShot(NamedTuple):
     action_size: int
     # key, network, apply -> Evaluation of one candidate; equal keys mean the same examples
     evaluate: Callable[[Key, PyTree, Apply], Evaluation]
+
+    @property
+    def episodes(self) -> int:
+        """One call is one episode."""
+        return 1
+
+    @property
+    def horizon(self) -> int:
+        """It has no steps."""
+        return 0
+
+    def init(self, key: Key) -> Moments:
+        """Return the moments of nothing: a single-shot task learns nothing over a run."""
+        del key
+        return init_moments(self.obs_size)
+
+    def absorb(self, moments: Moments, statistics: PyTree) -> Moments:
+        """Learn nothing."""
+        del statistics
+        return moments
+
+    def view(self, moments: Moments, apply: Apply) -> Apply:
+        """Show observations to a policy as they are."""
+        del moments
+        return apply
 
 
 class Transition(NamedTuple):
@@ -59,6 +93,31 @@ class Episodes(NamedTuple):
     def action_size(self) -> int:
         """Of the environment."""
         return self.environment.action_size
+
+    def init(self, key: Key) -> Moments:
+        """Return the moments of nothing, to be summed from what a reset shows.
+
+        Deviations are summed from the mean so far: at first from anything near the data, or
+        float32 would lose the spread of an input that is far from 0.
+        """
+        moments = init_moments(self.obs_size)
+        if not self.normalizer.enabled:
+            return moments
+        obs = self.environment.reset(key)[1].astype(jnp.float32)
+        return moments._replace(mean=jnp.where(jnp.isfinite(obs), obs, 0.0))
+
+    def absorb(self, moments: Moments, statistics: PyTree) -> Moments:
+        """Return the moments with what a generation saw merged in; () if that is nothing."""
+        if not self.normalizer.enabled or not isinstance(statistics, Sums):
+            return moments
+        return merge(moments, statistics)
+
+    def view(self, moments: Moments, apply: Apply) -> Apply:
+        """Return `apply` behind the normaliser, frozen at these moments."""
+        if not self.normalizer.enabled:
+            return apply
+        mean, scale = self.normalizer.affine(moments)
+        return lambda network, obs: apply(network, (obs - mean) * scale)
 
 
 Task = SingleShot | Episodes

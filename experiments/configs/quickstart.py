@@ -23,7 +23,7 @@ def get_config(name: str | None = None) -> ConfigDict:
     config.strategy = section(
         "strategy", "es", num_directions=24, num_exact=16, noise_std=0.1, step_size=0.02
     )
-    config.controller = section("controller", "regularized_evolution", population_size=64)
+    config.controller = section("controller", "regularized_evolution")
     config.objective = section("objective", shift_per_step=1.0)
     config.search = section("search", starts="pair")
     config.population = section("population", lanes=32)

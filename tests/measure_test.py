@@ -1,0 +1,60 @@
+"""How a measured figure is judged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.measure import Row, bootstrap, paired_ratio, report
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "target", "direction", "holds"),
+    [
+        (1.16, (1.14, 1.18), 1.15, "at_most", True),  # the better end meets it
+        (1.18, (1.16, 1.20), 1.15, "at_most", False),
+        (98.0, (97.0, 101.0), 100.0, "at_least", True),
+        (98.0, (97.0, 99.0), 100.0, "at_least", False),
+        (1.10, (1.00, 1.20), 1.15, "at_most", None),  # wider than a tenth
+        (1.10, None, 1.15, "at_most", None),
+        (1.10, (1.09, 1.11), None, None, None),
+    ],
+)
+def test_a_target_holds_when_the_better_end_of_a_narrow_interval_meets_it(
+    value, interval, target, direction, holds
+):
+    assert Row("r", value, interval, "x", target, direction).holds is holds
+
+
+def test_the_interval_of_a_median_covers_it():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(40):
+        low, high = bootstrap(rng.normal(size=25))
+        covered += low <= 0 <= high
+    assert covered >= 31  # 95 % of 40, less five standard errors
+
+
+def test_the_sides_of_a_ratio_alternate():
+    calls = []
+    ratio, interval, times = paired_ratio(lambda: calls.append("n"), lambda: calls.append("d"), 3)
+    assert "".join(calls) == "nd" + "dn" + "nd" + "dn"
+    assert times.shape == (3, 2)
+    assert interval[0] <= ratio <= interval[1]
+
+
+def test_the_json_has_the_form_that_outsiders_read(tmp_path):
+    report("name", [Row("a", 1.0, (0.99, 1.01), "x", 1.1, "at_most")], tmp_path / "x" / "a.json")
+    content = json.loads((tmp_path / "x" / "a.json").read_text())
+    assert set(content) == {"benchmark", "device", "device_count", "versions", "commit", "rows"}
+    assert content["rows"] == [
+        {
+            "name": "a",
+            "value": 1.0,
+            "interval": [0.99, 1.01],
+            "unit": "x",
+            "target": 1.1,
+            "direction": "at_most",
+            "holds": True,
+        }
+    ]
