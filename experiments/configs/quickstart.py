@@ -15,7 +15,7 @@ from experiments.configs.base import base, variant
 def get_config(name: str | None = None) -> ConfigDict:
     """Return the config; name "smoke" is a short run."""
     config = base()
-    config.generations = 600
+    config.generations = 800
     config.task = section(
         "task", "environment", environment="hopper", backend="spring", normalizer="es"
     )
