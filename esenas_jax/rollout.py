@@ -95,19 +95,25 @@ def rollout(
         """Choose one action and hold it for `action_repeat` environment steps."""
         sums = count(lane.sums, lane.obs, lane.alive) if normalizer.counts_reset else lane.sums
         action = apply(lane.network, lane.obs)
-        world, obs, alive, totals = lane.world, lane.obs, lane.alive, lane.totals
-        for _ in range(task.action_repeat):
-            world, transition = environment.step(world, action)
-            _check_observation("step", environment, transition.obs)
-            # What a world shows after its episode has ended is not seen by anyone.
-            obs = jnp.where(alive, transition.obs.astype(jnp.float32), obs)
+
+        def hold(_: Array, carry: tuple[PyTree, Array, Array, Totals]) -> tuple:
+            world, obs, alive, totals = carry
+            world, seen = environment.step(world, action)
+            _check_observation("step", environment, seen.obs)
+            reward = jnp.asarray(seen.reward, jnp.float32)
             totals = Totals(
-                reward=totals.reward + jnp.where(alive, transition.reward, 0.0),
-                bonus=totals.bonus + jnp.where(alive, transition.bonus, 0.0),
+                reward=totals.reward + jnp.where(alive, reward, 0.0),
+                bonus=totals.bonus + jnp.where(alive, jnp.asarray(seen.bonus, jnp.float32), 0.0),
                 steps=totals.steps + alive.astype(jnp.int32),
             )
+            # What a world shows after its episode has ended is not seen by anyone.
+            obs = jnp.where(alive, seen.obs.astype(jnp.float32), obs)
             # An episode that blew up has failed: nothing is gained by simulating it further.
-            alive = alive & ~transition.done & jnp.isfinite(transition.reward)
+            alive = alive & ~jnp.asarray(seen.done, bool) & jnp.isfinite(reward)
+            return world, obs, alive, totals
+
+        held = (lane.world, lane.obs, lane.alive, lane.totals)
+        world, obs, alive, totals = jax.lax.fori_loop(0, task.action_repeat, hold, held)
         if not normalizer.counts_reset:
             sums = count(sums, obs, lane.alive)
         alive = alive & (totals.steps < task.horizon)
