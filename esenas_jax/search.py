@@ -332,21 +332,19 @@ def es_enas(
         # An update that overflowed would never be undone.
         sound = jnp.isfinite(strategy_state.params).all() & jnp.isfinite(moments.deviation).all()
         discard = (failed > tolerated) | ~sound
-        learnt = (strategy_state, controller_state, state.objective, moments, incumbent)
-        before = state[1:6]
-        new_state = SearchState(
-            state.generation + 1,
-            *_where(discard, before, learnt),
+        learnt = state._replace(
+            strategy=strategy_state,
+            controller=controller_state,
+            moments=moments,
+            incumbent=incumbent,
+        )
+        new_state = _where(discard, state, learnt)._replace(
+            generation=state.generation + 1,
             discarded=jnp.where(discard, state.discarded + 1, 0),
         )
-        metrics = Metrics(
+        return new_state, Metrics(
             generation=generation,
-            exact_mean=_mean(evaluations.episode_return, exact),
-            exact_std=_std(evaluations.episode_return, exact),
-            fitness_mean=_mean(scores.strategy, valid),
-            fitness_max=jnp.max(jnp.where(valid, scores.strategy, -jnp.inf)),
-            return_without_bonus=_mean(evaluations.return_without_bonus, exact),
-            episode_length=_mean(evaluations.episode_length, exact),
+            **_averages(scores, evaluations, valid, exact),
             steps=jnp.sum(evaluations.steps, dtype=jnp.int32),
             episodes=jnp.int32(ids.size * task.episodes),
             failed=failed,
@@ -354,7 +352,6 @@ def es_enas(
             strategy=strategy_metrics,
             controller=controller_metrics,
         )
-        return new_state, metrics
 
     def step(run_key: Key, state: SearchState) -> tuple[SearchState, Metrics]:
         """Carry out one generation."""
@@ -391,6 +388,19 @@ def es_enas(
         step=step,
         run=run,
     )
+
+
+def _averages(
+    scores: Scores, evaluations: Evaluation, valid: Array, exact: Array
+) -> dict[str, Array]:
+    return {
+        "exact_mean": _mean(evaluations.episode_return, exact),
+        "exact_std": _std(evaluations.episode_return, exact),
+        "fitness_mean": _mean(scores.strategy, valid),
+        "fitness_max": jnp.max(jnp.where(valid, scores.strategy, -jnp.inf)),
+        "return_without_bonus": _mean(evaluations.return_without_bonus, exact),
+        "episode_length": _mean(evaluations.episode_length, exact),
+    }
 
 
 def _where(flag: Array, new: PyTree, old: PyTree) -> PyTree:
