@@ -1,6 +1,6 @@
 """Slow float64 transcription of the ARS step and of two observation normalisers.
 
-Sources, restated in shared/reference/papers.md 3.1, 1.4 and 1.7:
+Sources:
   arXiv 1803.07055, Algorithms 1 and 2; modestyachts/ARS `code/ars.py` (selection, scale
   and step), `code/filter.py` (RunningFilter);
   google-research `es_optimization/algorithms.py` and `blackbox_functions.py`
@@ -16,7 +16,7 @@ Quirks pinned:
                  squared; a standard deviation below 1e-7 becomes infinite, so that the
                  component is turned into 0; 1e-8 is added to the divisor.
     live_mean    False: mean and deviation both stay as they were at the last refresh,
-                 which is what papers.md describes. True: what ARS's workers really do.
+                 as the paper describes. True: what ARS's workers really do.
                  There the mean in use is the very array that is accumulated in place, so
                  from the first refresh on it follows every state pushed, the state being
                  filtered included; the deviation stays frozen.

@@ -1,6 +1,6 @@
 """Slow float64 transcription of the evolution-strategy step of the released ES-ENAS.
 
-Sources, restated in shared/reference/papers.md 1.3 and 1.4:
+Sources:
   google-research `es_optimization/algorithms.py`, class MCOptimizer (the update)
   and the function filter_top_directions (which directions count);
   google-research `es_enas/es_enas_learner_grpc.py` (the exact returns are averaged

@@ -1,6 +1,6 @@
 """Slow transcription of PyGlove 0.4.5's regularized evolution and Uniform mutator.
 
-Sources, restated in shared/reference/papers.md 1.6 and field_notes.md (PyGlove): pyglove
+Sources: pyglove
 0.4.5 `ext/evolution/regularized_evolution.py`, `base.py` (Evolution), `selectors.py`
 (Random, Top, Last), `mutators.py` (Uniform) and `core/geno/categorical.py`, read and
 run. The algorithm is that of arXiv 1802.01548.

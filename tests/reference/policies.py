@@ -1,6 +1,6 @@
 """Slow float64 transcription of the released edge-pruned and weight-sharing policies.
 
-Sources, restated in shared/reference/papers.md 1.8 and field_notes.md (released slips):
+Sources:
 google-research `es_enas/policies.py`, classes NumpyTopologyPolicy (the forward pass),
 NumpyEdgeSparsityPolicy and NumpyWeightSharingPolicy; google-deepmind/iris
 `iris/policies/nas_policy.py` has the same forward pass.

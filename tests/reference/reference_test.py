@@ -183,7 +183,7 @@ def test_ars_ties_keep_more_than_asked():
 
 
 def test_es_defaults_equal_ars_up_to_the_extra_entry():
-    # papers.md 1.4: with everything kept and the std taken over the 2 N values only, the
+    # With everything kept and the std taken over the 2 N values only, the
     # ES step equals the ARS step at alpha = step / (2 sigma).
     rng = np.random.default_rng(0)
     theta, noise = rng.normal(size=4), rng.normal(size=(6, 4))
