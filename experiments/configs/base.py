@@ -20,8 +20,8 @@ def base() -> ConfigDict:
 def variant(config: ConfigDict, name: str | None) -> ConfigDict:
     """Return the variant of a config that stands behind a colon: none, or `:smoke`.
 
-    `:smoke` runs three generations to see that everything works; of the full size, unless the config
-    shrinks it because that takes minutes.
+    `:smoke` runs three generations, to see that everything works; a config whose generations take
+    minutes makes them smaller.
 
     Raises:
         ValueError: if there is no such variant.
