@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments.workdir import provenance
+from experiments.provenance import provenance
 
 PAIRS = 15  # at least; see `paired_ratio`
 WIDE = 0.10  # an interval wider than this share of its value decides nothing

@@ -15,8 +15,8 @@ from esenas_jax.rollout import rollout
 from esenas_jax.tasks.task import Environment, Episodes, Transition
 from esenas_jax.types import Array, Key, PyTree
 from experiments.build import build
+from experiments.command_line import configure_jax
 from experiments.configs import quickstart
-from experiments.train import configure_jax
 
 KEY = jax.random.key(0)
 

@@ -72,19 +72,22 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     single = task._replace(episodes=1) if isinstance(task, Episodes) else task
     per_contender = starts.shape[1]
 
-    def bound(e: Array) -> tuple[PyTree, Key]:
-        mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
-        network = (search.policy.bind(mine.params, mine.genotype), mine.moments)
-        return network, jax.random.fold_in(key, starts.ravel()[e])
-
     def apply(network: tuple[PyTree, Moments], obs: Array) -> Array:
         # Contenders come from different generations: each brings its own moments.
         return task.view(network[1], search.policy.apply)(network[0], obs)
 
-    reference = jnp.zeros(task.obs_size, jnp.float32)
-    ids = jnp.arange(starts.size, dtype=jnp.int32)
-    seen = search.population.evaluate(single, reference, bound, apply, ids)._replace(statistics=())
-    return jax.tree.map(lambda x: x.reshape(starts.shape), seen)
+    def evaluate(key: Key, contenders: Contender, starts: Array) -> Evaluation:
+        def bound(e: Array) -> tuple[PyTree, Key]:
+            mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
+            network = (search.policy.bind(mine.params, mine.genotype), mine.moments)
+            return network, jax.random.fold_in(key, starts.ravel()[e])
+
+        reference = jnp.zeros(task.obs_size, jnp.float32)
+        ids = jnp.arange(starts.size, dtype=jnp.int32)
+        seen = search.population.evaluate(single, reference, bound, apply, ids)
+        return jax.tree.map(lambda x: x.reshape(starts.shape), seen._replace(statistics=()))
+
+    return search.population.spread(evaluate)(key, contenders, starts)
 
 
 def act(search: Search, contender: Contender, obs: Array) -> Array:

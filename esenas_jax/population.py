@@ -1,6 +1,7 @@
-"""From one candidate to N: functions of an index, vectorised and chunked.
+"""From one candidate to N: functions of an index, vectorised, chunked, and sharded over devices.
 
-Nothing here depends on what a candidate is; a generation's weights never exist at once.
+Nothing here depends on what a candidate is; a generation's weights never exist at once. Devices
+tell each other scores and sums: whatever else one of them needs, it makes.
 """
 
 import dataclasses
@@ -8,6 +9,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from esenas_jax import _checks
 from esenas_jax.rollout import rollout
@@ -18,17 +21,28 @@ from esenas_jax.types import Array, Evaluation, Key, PyTree
 # candidate id -> the network it acts with, and the key of its episodes
 Bound = Callable[[Array], tuple[PyTree, Key]]
 
+AXIS = "devices"
+
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """How much of a generation is done at a time; no result depends on it but by rounding.
+    """How much of a generation is done at a time, and where; results depend on it by rounding only.
+
+    A generation is cut into shards: one for every device, or V virtual ones, which devices carry
+    out one after the other. A shard does the same work at the same shapes wherever it runs, and
+    sums over shards are taken in their order, so with V fixed a run is the same bits on any number
+    of devices. On a CPU that takes XLA_FLAGS=--xla_cpu_max_isa=AVX: XLA fuses programs for one
+    device and for many differently, and within a fusion it contracts a product and a sum to one
+    rounding wherever the processor can.
 
     Args:
-        lanes: L, episodes simulated (or single-shot candidates evaluated) at a time, at least 1.
-            Fewer lanes waste fewer steps on episodes that have ended, more lanes make better use
-            of wide hardware.
+        lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
+            least 1. Fewer lanes waste fewer steps on episodes that have ended, more lanes make
+            better use of wide hardware.
         refill_every: actions between two looks at which lanes have ended, at least 1.
-        chunk: directions whose noise exists at a time, at least 1.
+        chunk: directions of a shard whose noise exists at a time, at least 1.
+        devices: how many of `jax.devices()` to use, the first ones.
+        virtual_shards: V, a multiple of `devices`; by default one shard a device.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -37,15 +51,43 @@ class Population:
     lanes: int = 64
     refill_every: int = 16
     chunk: int = 32
+    devices: int = 1
+    virtual_shards: int | None = None
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _checks.integer(field.name, getattr(self, field.name), 1)
+        for name in ("lanes", "refill_every", "chunk"):
+            _checks.integer(name, getattr(self, name), 1)
+        if _checks.integer("devices", self.devices, 1) > 1:  # to ask for their number starts them
+            _checks.integer("devices", self.devices, 1, jax.device_count())
+        if self.virtual_shards is not None:
+            shards = _checks.integer("virtual_shards", self.virtual_shards, 1)
+            if shards % self.devices:
+                raise ValueError(
+                    f"virtual_shards must be a multiple of devices, {self.devices}, got {shards}."
+                )
+
+    @property
+    def shards(self) -> int:
+        """S, the number of pieces that a generation is cut into."""
+        return self.virtual_shards or self.devices
+
+    def spread(self, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Return f carried out by all devices: each sees all arguments and returns all results.
+
+        Inside, `evaluate` and `total` share the work out.
+        """
+        if self.shards == 1:
+            return f
+        mesh = Mesh(np.array(jax.devices()[: self.devices]), (AXIS,))
+        everywhere = PartitionSpec()
+        return jax.shard_map(
+            f, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+        )
 
     def evaluate(
         self, task: Task, reference: Array, bound: Bound, apply: Apply, ids: Array
     ) -> Evaluation:
-        """Evaluate candidates.
+        """Evaluate candidates; to be called inside `spread`.
 
         Args:
             task: what they are asked to do.
@@ -57,10 +99,9 @@ class Population:
         Returns:
             The evaluations [N], with `statistics` summed over them.
         """
-        if isinstance(task, Episodes):
-            return self._episodes(task, reference, bound, apply, ids)
 
         def one(i: Array) -> Evaluation:
+            assert not isinstance(task, Episodes)
             network, key = bound(i)
             seen = task.evaluate(key, network, apply)
             if not isinstance(seen, Evaluation):
@@ -70,11 +111,28 @@ class Population:
                 )
             return seen
 
-        return self.map(one, ids, self.lanes)._replace(statistics=())
+        def shard(places: Array, count: Array | int) -> Evaluation:
+            mine = ids[places]
+            if isinstance(task, Episodes):
+                return self._episodes(task, reference, bound, apply, mine, count)
+            return self.map(one, mine, self.lanes)._replace(statistics=())
+
+        seen = self._shards(shard, ids.size)
+        sums, seen = self._sum(seen.statistics), seen._replace(statistics=())
+        # Places past the last are the padding of shards that have less to do.
+        seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: ids.size], self._gather(seen))
+        return seen._replace(statistics=sums)
 
     def _episodes(
-        self, task: Episodes, reference: Array, bound: Bound, apply: Apply, ids: Array
+        self,
+        task: Episodes,
+        reference: Array,
+        bound: Bound,
+        apply: Apply,
+        ids: Array,
+        count: Array | int,
     ) -> Evaluation:
+        """Evaluate the first `count` candidates of `ids` [n]; the others are not run."""
         repeats = task.episodes
 
         def start(episode: Array) -> tuple[PyTree, Key]:
@@ -87,6 +145,7 @@ class Population:
             start,
             apply,
             num_episodes=ids.size * repeats,
+            to_run=count * repeats,
             lanes=self.lanes,
             refill_every=self.refill_every,
         )
@@ -108,22 +167,73 @@ class Population:
         return jax.lax.map(f, ids, batch_size=min(chunk, ids.size))
 
     def total(self, num_directions: int) -> Total:
-        """Return the function that sums f(d) over the directions, `chunk` at a time."""
-        chunk = min(self.chunk, num_directions)
-        starts = jnp.arange(0, num_directions, chunk, dtype=jnp.int32)
+        """Return the function that sums f(d) over the directions; to be called inside `spread`."""
 
         def total(f: Callable[[Array], PyTree]) -> PyTree:
-            def one(d: Array) -> PyTree:
-                inside = d < num_directions
-                value = f(jnp.minimum(d, num_directions - 1))
-                return jax.tree.map(lambda x: jnp.where(inside, x, jnp.zeros_like(x)), value)
-
-            def add(carry: PyTree, start: Array) -> tuple[PyTree, None]:
-                block = jax.vmap(one)(start + jnp.arange(chunk, dtype=jnp.int32))
-                return jax.tree.map(lambda c, x: c + jnp.sum(x, axis=0), carry, block), None
-
-            shapes = jax.eval_shape(f, starts[0])
+            shapes = jax.eval_shape(f, jax.ShapeDtypeStruct((), jnp.int32))
             zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return jax.lax.scan(add, zero, starts)[0]
+
+            def shard(directions: Array, count: Array | int) -> PyTree:
+                chunk = min(self.chunk, directions.size)
+                starts = jnp.arange(0, directions.size, chunk, dtype=jnp.int32)
+
+                def one(place: Array) -> PyTree:
+                    value = f(directions[jnp.minimum(place, directions.size - 1)])
+                    return jax.tree.map(
+                        lambda x: jnp.where(place < count, x, jnp.zeros_like(x)), value
+                    )
+
+                def add(carry: PyTree, start: Array) -> tuple[PyTree, None]:
+                    block = jax.vmap(one)(start + jnp.arange(chunk, dtype=jnp.int32))
+                    return jax.tree.map(lambda c, x: c + jnp.sum(x, axis=0), carry, block), None
+
+                return jax.lax.scan(add, zero, starts)[0]
+
+            return self._sum(self._shards(shard, num_directions))
 
         return total
+
+    # --- shards -----------------------------------------------------------------------------------
+
+    def _shards(self, work: Callable[[Array, Array | int], PyTree], size: int) -> PyTree:
+        """Return what this device's shards make of places 0 .. size - 1, stacked in their order.
+
+        `work` gets the places of a shard, as many in every shard, and how many of them are real.
+        """
+        each = -(-size // self.shards)
+        if self.shards == 1:
+            alone = work(jnp.arange(size, dtype=jnp.int32), size)
+            return jax.tree.map(lambda x: x[None], alone)
+        here = self.shards // self.devices
+        first = jax.lax.axis_index(AXIS) * here
+
+        def shard(k: Array, done: PyTree) -> PyTree:
+            s = first + k
+            places = s * each + jnp.arange(each, dtype=jnp.int32)
+            made = work(jnp.minimum(places, size - 1), jnp.clip(size - s * each, 0, each))
+            return jax.tree.map(lambda all_, mine: all_.at[k].set(mine), done, made)
+
+        shapes = jax.eval_shape(work, jnp.arange(each, dtype=jnp.int32), jnp.int32(each))
+        empty = jax.tree.map(lambda x: jnp.zeros((here, *x.shape), x.dtype), shapes)
+        # The compiler must not know how often the loop runs: it would take a loop of one apart, and
+        # round differently on as many devices as there are shards.
+        return jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(here)), shard, empty)
+
+    def _gather(self, local: PyTree) -> PyTree:
+        """Return what all shards made [S, ...] from what those of this device made."""
+        if self.devices == 1:
+            return local
+        return jax.lax.all_gather(local, AXIS, tiled=True)
+
+    def _sum(self, local: PyTree) -> PyTree:
+        """Return the sum over all shards: in their order if they are virtual."""
+        if self.virtual_shards is None:
+            local = jax.tree.map(lambda x: x[0], local)
+            return local if self.devices == 1 else jax.lax.psum(local, AXIS)
+
+        def add(total: PyTree, shard: PyTree) -> tuple[PyTree, None]:
+            return jax.tree.map(jnp.add, total, shard), None
+
+        everyone = self._gather(local)
+        zero = jax.tree.map(lambda x: jnp.zeros_like(x[0]), everyone)
+        return jax.lax.scan(add, zero, everyone, length=self.shards)[0]

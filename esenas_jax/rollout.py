@@ -44,8 +44,9 @@ def rollout(
     num_episodes: int,
     lanes: int,
     refill_every: int,
+    to_run: Array | int | None = None,
 ) -> tuple[Totals, Sums]:
-    """Run episodes 0 .. num_episodes - 1 and return what each of them summed up to.
+    """Run episodes 0 .. to_run - 1 and return what each of them summed up to.
 
     Every `refill_every` actions the lanes whose episode ended write down its totals and start the
     next one. The loop ends with the last episode, so an episode costs the steps it lives, not the
@@ -56,9 +57,11 @@ def rollout(
         reference: float32 [O], what observation sums are relative to: their mean so far.
         start: episode id -> (network, key).
         apply: network, observation [O] as the environment gives it -> action [A].
-        num_episodes: at least 1.
+        num_episodes: how many there is room for, at least 1.
         lanes: L, episodes simulated at a time.
         refill_every: actions between two looks at which lanes have ended.
+        to_run: how many there are, int32 [] in [0, num_episodes], all by default; the others are
+            not run, and sum up to nothing.
 
     Returns:
         Totals with a leading axis of num_episodes, and the observation sums of all episodes whose
@@ -66,6 +69,7 @@ def rollout(
     """
     environment, normalizer = task.environment, task.normalizer
     lanes = min(lanes, num_episodes)
+    to_run = num_episodes if to_run is None else to_run
     batch = -(-lanes // 8)
 
     def begin(episode: Array) -> Lane:
@@ -78,7 +82,7 @@ def rollout(
             network=network,
             world=world,
             obs=obs.astype(jnp.float32),
-            alive=episode < num_episodes,
+            alive=episode < to_run,
             totals=Totals(zero, zero, jnp.int32(0)),
             sums=zero_sums(environment.obs_size),
         )
@@ -150,12 +154,12 @@ def rollout(
     def body(carry: tuple[Lane, Array, Totals, Sums]) -> tuple[Lane, Array, Totals, Sums]:
         lane, following, results, seen = carry
         lane = run_on(lane)
-        done = ~lane.alive & (lane.episode < num_episodes)
+        done = ~lane.alive & (lane.episode < to_run)
         results, seen = collect(lane, done, results, seen)
         ids = jnp.where(done, following + jnp.cumsum(done, dtype=jnp.int32) - 1, lane.episode)
-        lane = lane._replace(episode=jnp.minimum(ids, num_episodes))
+        lane = lane._replace(episode=jnp.minimum(ids, to_run))
 
-        waiting = done & (lane.episode < num_episodes)
+        waiting = done & (lane.episode < to_run)
         lane, _ = jax.lax.while_loop(lambda x: jnp.any(x[1]), refill, (lane, waiting))
         return lane, following + jnp.sum(done, dtype=jnp.int32), results, seen
 

@@ -83,6 +83,7 @@ class Metrics(NamedTuple):
     exact_std: Array
     fitness_mean: Array  # over all candidates that did not fail, as the learners see it
     fitness_max: Array
+    fitness_min: Array
     return_without_bonus: Array  # mean over the exact evaluations
     episode_length: Array  # mean over the exact evaluations
     steps: Array  # int32, environment steps of this generation
@@ -180,6 +181,11 @@ def es_enas(
         raise ValueError(
             f"a generation must have fewer than 2^31 environment steps, got {steps}: "
             f"{strategy.num_candidates} candidates of {task.episodes} episodes of {task.horizon}."
+        )
+    if population.shards > strategy.num_candidates:
+        raise ValueError(
+            f"a generation of {strategy.num_candidates} candidates can be cut into at most as many "
+            f"shards (devices, or virtual shards), got {population.shards}."
         )
     propose_every = _checks.integer("propose_every", propose_every, 1)
     max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)
@@ -372,7 +378,9 @@ def es_enas(
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""
-        return jax.lax.scan(lambda s, _: step(run_key, s), state, length=generations)
+        return jax.lax.scan(lambda s, _: spread_step(run_key, s), state, length=generations)
+
+    spread_step = population.spread(step)
 
     return Search(
         policy=policy,
@@ -381,11 +389,11 @@ def es_enas(
         controller=controller,
         objective=objective,
         population=population,
-        init=init,
+        init=population.spread(init),
         candidate=candidate,
-        evaluate=evaluate,
-        tell=tell,
-        step=step,
+        evaluate=population.spread(evaluate),
+        tell=population.spread(tell),
+        step=spread_step,
         run=run,
     )
 
@@ -398,6 +406,7 @@ def _averages(
         "exact_std": _std(evaluations.episode_return, exact),
         "fitness_mean": _mean(scores.strategy, valid),
         "fitness_max": jnp.max(jnp.where(valid, scores.strategy, -jnp.inf)),
+        "fitness_min": jnp.min(jnp.where(valid, scores.strategy, jnp.inf)),
         "return_without_bonus": _mean(evaluations.return_without_bonus, exact),
         "episode_length": _mean(evaluations.episode_length, exact),
     }

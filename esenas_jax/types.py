@@ -38,6 +38,7 @@ class Stream(enum.IntEnum):
     START = 6
     SELECT = 7
     REPORT = 8
+    EVALUATE = 9
 
 
 def stream(run_key: Key, generation: Array | int, name: Stream) -> Key:

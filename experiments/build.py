@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from esenas_jax import Population, controllers, objectives, policies, strategies, tasks
+from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
 from esenas_jax.policies import Policy
 from esenas_jax.search import Search, Starts, es_enas
 from esenas_jax.tasks import Environment, Normalizer, Task
@@ -46,6 +46,7 @@ def environment(
 ) -> Task:
     """Episodes in pendulum, mountain_car, or any Brax environment on any of its backends."""
     if environment not in CLASSIC:
+        _checks.known("environment", environment, [*CLASSIC, *tasks.brax_environments()])
         world = tasks.brax_environment(environment, backend)
     elif backend is None:
         world = CLASSIC[environment]()
@@ -89,6 +90,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 FROM_ELSEWHERE = {
     "obs_size", "action_size", "space", "genotype",
     "policy", "task", "strategy", "controller", "objective", "population",
+    "devices", "virtual_shards",
 }  # fmt: skip
 
 _ACTIVATIONS = {
@@ -186,6 +188,7 @@ def build(config: Any) -> Search:
     Raises:
         ConfigError: one sentence that names the value and what is allowed.
     """
+    require(config, *FUNCTIONS, "devices", "virtual_shards")
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     strategy = _call("strategy", config["strategy"])
@@ -200,8 +203,19 @@ def build(config: Any) -> Search:
         strategy=strategy,
         controller=_call("controller", controller, space=policy.space),
         objective=_call("objective", config["objective"]),
-        population=_call("population", config["population"]),
+        population=_call(
+            "population",
+            config["population"],
+            devices=config["devices"],
+            virtual_shards=config["virtual_shards"],
+        ),
     )
+
+
+def require(config: Any, *names: str) -> None:
+    """Raise ConfigError if a config lacks fields, `config.json` of another version say."""
+    if missing := set(names) - set(config):
+        raise ConfigError(f"the config has no {', '.join(sorted(missing))}.")
 
 
 def describe(config: Any) -> str:
@@ -216,7 +230,10 @@ def build_policy(config: Mapping[str, Any], obs_size: int, action_size: int) -> 
 
 
 def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
-    arguments = dict(given)
+    if not isinstance(given, Mapping | ConfigDict) or "name" not in given:
+        raise ConfigError(f"{kind} must be a section with a name, got {given!r}.")
+    # On the command line nothing is spelt None.
+    arguments = {name: None if value == "None" else value for name, value in given.items()}
     function = _named(f"{kind}.name", arguments.pop("name"), FUNCTIONS[kind])
     for key, choices in CHOICES.items():
         if key in arguments:

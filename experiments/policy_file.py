@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from esenas_jax.answer import Contender
+from esenas_jax.policies import Policy
 from esenas_jax.search import Search
+from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
+from esenas_jax.types import Genotype
 from experiments.build import build_policy
 
 
@@ -44,6 +48,7 @@ def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> N
             weights=np.asarray(chosen.params),
             normalizer_mean=mean,
             normalizer_scale=scale,
+            **{f"moments_{name}": np.asarray(x) for name, x in chosen.moments._asdict().items()},
             config=np.array(json.dumps(described)),
             **arrays,
         )
@@ -56,17 +61,47 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array
     Raises:
         FileNotFoundError, ValueError: if there is no such file, or it holds no policy.
     """
-    with np.load(path) as file:
-        missing = {"weights", "normalizer_mean", "normalizer_scale", "config"} - set(file)
-        if missing:
-            raise ValueError(f"{path} holds no policy: {', '.join(sorted(missing))} is missing.")
-        arrays = {name: file[name] for name in file}
+    arrays = _arrays(path)
     described = json.loads(str(arrays["config"]))
     policy = build_policy(described, described["obs_size"], described["action_size"])
+    network = policy.bind(jnp.asarray(arrays["weights"]), _genotype(policy, arrays))
+    mean, scale = jnp.asarray(arrays["normalizer_mean"]), jnp.asarray(arrays["normalizer_scale"])
+    return lambda obs: policy.apply(network, (obs - mean) * scale)
+
+
+def load_contender(path: str | os.PathLike[str], search: Search) -> Contender:
+    """Return what a file holds, to be evaluated by the search that found it.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such file, or it is not of this search.
+    """
+    arrays = _arrays(path)
+    wanted = (search.policy.num_params,)
+    if arrays["weights"].shape != wanted:
+        raise ValueError(f"{path} must hold weights {wanted}, got {arrays['weights'].shape}.")
+    return Contender(
+        params=jnp.asarray(arrays["weights"]),
+        genotype=_genotype(search.policy, arrays),
+        moments=Moments(*(jnp.asarray(arrays[f"moments_{name}"]) for name in Moments._fields)),
+    )
+
+
+def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    needed = {"weights", "normalizer_mean", "normalizer_scale", "config"}
+    needed |= {f"moments_{name}" for name in Moments._fields}
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no policy: {error}.") from error
+    if missing := needed - set(arrays):
+        raise ValueError(f"{path} holds no policy: {', '.join(sorted(missing))} is missing.")
+    return arrays
+
+
+def _genotype(policy: Policy, arrays: dict[str, np.ndarray]) -> Genotype:
     structure = jax.tree.structure(jax.eval_shape(policy.space.sample, jax.random.key(0)))
     leaves = [jnp.asarray(arrays[f"genotype_{i}"]) for i in range(structure.num_leaves)]
     genotype = structure.unflatten(leaves)
     policy.space.validate(genotype)
-    network = policy.bind(jnp.asarray(arrays["weights"]), genotype)
-    mean, scale = jnp.asarray(arrays["normalizer_mean"]), jnp.asarray(arrays["normalizer_scale"])
-    return lambda obs: policy.apply(network, (obs - mean) * scale)
+    return genotype

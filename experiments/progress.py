@@ -14,10 +14,11 @@ class Progress:
 
     Args:
         total: generations of the run.
+        first: how many of them were carried out before.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def __init__(self, total: int, first: int = 0) -> None:
+        self._total, self._first = total, first
         self._live = None
         if sys.stdout.isatty():
             from rich import progress
@@ -30,7 +31,7 @@ class Progress:
                 progress.TextColumn("left"),
                 progress.TimeRemainingColumn(),
             )
-            self._task = self._live.add_task("starting", total=total)
+            self._task = self._live.add_task("starting", total=total, completed=first)
         self._started = time.perf_counter()
         self._due = 0.0
 
@@ -66,7 +67,7 @@ class Progress:
         if elapsed < self._due and done < self._total:
             return
         self._due = elapsed + EVERY_SECONDS
-        left = elapsed / done * (self._total - done)
+        left = elapsed / (done - self._first) * (self._total - done)
         print(
             f"generation {done}/{self._total}  {text}  {elapsed:.0f} s, {left:.0f} s left",
             flush=True,

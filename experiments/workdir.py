@@ -3,28 +3,24 @@
 config.json       the complete config             metrics.jsonl   one object a generation
 provenance.json   commit, versions, devices       result.json     what the run found
 policy.npz        all that it takes to act        report/         the pictures
+checkpoints/      the state, every so often
+
+All but provenance and the event files of TensorBoard is the same bits however often the run was
+killed. `result.json` is written last: with it a run is finished.
 """
 
 import contextlib
-import importlib.metadata
+import fcntl
 import json
 import math
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
-
-_PACKAGES = (
-    "esenas-jax", "jax", "jaxlib", "flax", "optax", "brax", "mujoco", "mujoco-mjx", "pyglove",
-    "ml_collections", "numpy",
-)  # fmt: skip
 
 
 class WorkdirError(Exception):
@@ -35,14 +31,20 @@ class Workdir:
     """The files of one run.
 
     Args:
-        path: of the folder; made if it is missing.
+        path: of the folder.
+        make: make it if it is missing, and find out whether it can be written. Without, it is
+            only read.
 
     Raises:
         WorkdirError: if it cannot be made or written, before anything is computed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], make: bool = True) -> None:
+        if not str(path):
+            raise WorkdirError("the workdir must have a name, got ''.")
         self.path = Path(path).expanduser().absolute()
+        if not make:
+            return
         try:
             (self.path / "report").mkdir(parents=True, exist_ok=True)
             # Permission bits do not tell (root, quotas, read-only mounts): only writing does.
@@ -53,24 +55,50 @@ class Workdir:
                 f"cannot write the workdir {self.path}: {error.strerror or error}."
             ) from error
 
-    def finished(self, config: ConfigDict) -> dict[str, Any] | None:
-        """Return the result, if a run of this very config is finished here; else None.
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other processes from writing here; ends with the process, however that ends.
 
-        A run is a function of its config, so an unfinished run of the same config is started over
-        and nothing is lost.
+        Raises:
+            WorkdirError: if another process does.
+        """
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkdirError(
+                    f"another process is training in {self.path}: wait for it, or choose another "
+                    "--workdir."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+    def holds(self, config: Mapping[str, Any], may_differ: Iterable[str] = ()) -> bool:
+        """Return whether a run of this config was begun here.
+
+        Args:
+            config: as a mapping of JSON values.
+            may_differ: fields that do not matter.
 
         Raises:
             WorkdirError: if it is the folder of another config; the differences are listed.
         """
         if not (self.path / "config.json").exists():
-            return None
-        mine = json.loads(json.dumps(config.to_dict()))
-        differences = _differences(self.read("config.json"), mine)
-        if differences:
+            return False
+        old, new = dict(self.read("config.json")), json.loads(json.dumps(config))
+        for name in may_differ:
+            old.pop(name, None)
+            new.pop(name, None)
+        if differences := _differences(old, new):
             raise WorkdirError(
                 f"{self.path} holds a run of another config ({'; '.join(differences)}): choose "
                 "another --workdir, or remove that folder."
             )
+        return True
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the result, if the run here is finished; else None."""
         return self.read("result.json") if (self.path / "result.json").exists() else None
 
     def read(self, name: str) -> dict[str, Any]:
@@ -81,7 +109,7 @@ class Workdir:
         """
         try:
             out = json.loads((self.path / name).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise WorkdirError(f"{self.path} is no workdir of a run: {name} is missing.") from None
         except (OSError, ValueError) as error:
             raise WorkdirError(f"cannot read {self.path / name}: {error}.") from error
@@ -95,17 +123,6 @@ class Workdir:
         partial.write_text(json.dumps(finite(value), indent=2) + "\n")
         partial.replace(self.path / name)
 
-    @contextlib.contextmanager
-    def metrics(self) -> Iterator[TextIO]:
-        """Open `metrics.jsonl` for a new run; lines are flushed as they come."""
-        with (self.path / "metrics.jsonl").open("w", buffering=1) as file:
-            yield file
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the generations written to `metrics.jsonl`."""
-        lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
 
 def finite(value: Any) -> Any:
     """Return `value` with everything that JSON cannot hold made plain: NaN and inf become null."""
@@ -118,44 +135,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def provenance() -> dict[str, Any]:
-    """Return where a result comes from: code, command, versions and devices."""
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
-        "command": sys.argv,
-        "python": sys.version.split()[0],
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "device": jax.devices()[0].device_kind,
-        "platform": jax.default_backend(),
-        "device_count": jax.device_count(),
-        "cpu_count": os.cpu_count(),
-        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None  # no git, or no repository: an unpacked archive, say
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:

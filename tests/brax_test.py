@@ -1,14 +1,21 @@
 """Brax behind our protocol: real environments, few of them, because each takes long to compile."""
 
+import inspect
+import json
+import sys
+import types
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.environments import ENVIRONMENTS, ONLY, combinations, one_generation
 from esenas_jax import tasks
 from experiments import train
+from experiments.command_line import load_config
 from experiments.workdir import Workdir
 
 CONFIGS = "experiments/configs"
@@ -68,7 +75,7 @@ def test_the_bonus_is_the_reward_for_being_healthy(episodes):
 
 
 def test_the_quickstart_runs_in_small(tmp_path, capsys):
-    config = train.load_config(f"{CONFIGS}/quickstart.py:smoke")
+    config = load_config(f"{CONFIGS}/quickstart.py:smoke")
     config.task.horizon = 32
     config.strategy.update({"num_directions": 3, "num_exact": 2})
     config.controller.population_size = 8
@@ -91,7 +98,7 @@ def test_the_quickstart_learns_to_hop(tmp_path):
     """About ten minutes on two cores: three seeds of the whole quickstart."""
     before, after = [], []
     for seed in range(3):
-        config = train.load_config(f"{CONFIGS}/quickstart.py")
+        config = load_config(f"{CONFIGS}/quickstart.py")
         config.seed = seed
         result = train.train(config, Workdir(tmp_path / str(seed)))
         before.append(result["first_return_without_bonus"])
@@ -119,6 +126,54 @@ def test_a_configured_brax_environment_is_given_its_arguments():
 def test_what_brax_does_not_have_is_refused(name, backend, message):
     with pytest.raises(ValueError, match=message):
         tasks.brax_environment(name, backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "backend"), list(combinations()))
+def test_every_environment_steps_through_a_generation_on_every_backend(name, backend, tmp_path):
+    """About an hour on two cores, nearly all of it compiling."""
+    result = one_generation(name, backend, tmp_path)
+    assert np.isfinite(result["return"]["mean"])
+    assert result["failed_episodes"] == 0
+    assert result["generations"] == 1
+    assert 0 < result["env_steps"] <= 5 * 16
+    assert 0 < result["episode_length"]["mean"] <= 16
+
+
+def test_the_table_has_every_environment_that_brax_registers():
+    assert sorted(ENVIRONMENTS) == tasks.brax_environments()
+    for name, backends in ONLY.items():
+        for backend in set(tasks.BACKENDS) - set(backends):
+            with pytest.raises(ValueError, match=f"Brax cannot make {name} with"):
+                tasks.brax_environment(name, backend)
+    committed = json.loads(Path("benchmarks/results/cpu/environments.json").read_text())["rows"]
+    assert [row["name"] for row in committed] == [f"{n}, {b}" for n, b in combinations()]
+    assert all(np.isfinite(row["value"]) for row in committed)
+
+
+# --- the repair of Swimmer ------------------------------------------------------------------------
+
+
+def test_the_repair_gives_fluid_forces_the_clip_they_were_written_for():
+    import brax.fluid
+
+    tasks.brax_environment("swimmer", "generalized")
+    if "a_min=" not in inspect.getsource(brax.fluid):
+        pytest.skip("Brax has mended it: take the repair and this test away.")
+    x = jnp.array([-2.0, 0.5, 3.0])
+    assert np.array_equal(brax.fluid.jp.clip(x, a_min=0.0), [0.0, 0.5, 3.0])
+    assert brax.fluid.jp.sqrt is jnp.sqrt  # the rest of it is as it was
+    with pytest.raises(TypeError, match="a_min"):
+        jnp.clip(x, a_min=0.0)  # and nobody else's is touched
+
+
+def test_a_brax_that_needs_no_repair_is_left_alone(monkeypatch):
+    mended = types.ModuleType("brax.fluid")
+    mended.jp = jnp
+    monkeypatch.setitem(sys.modules, "brax.fluid", mended)
+    monkeypatch.setattr(inspect, "getsource", lambda module: "jp.clip(x, min=1e-8)")
+    tasks.brax._repair_fluid()
+    assert mended.jp is jnp
 
 
 @pytest.mark.parametrize("name", ["reacher", "swimmer"])

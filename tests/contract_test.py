@@ -116,7 +116,14 @@ TABLE = [
 NORMALIZED = next(row for row in TABLE if row[0] == "pendulum normalized as es")
 
 
-def make(task: str, policy: str, strategy: str, controller: str, options: str) -> Search:
+def make(
+    task: str,
+    policy: str,
+    strategy: str,
+    controller: str,
+    options: str,
+    population: Population | None = None,
+) -> Search:
     world = TASKS[task]()
     network = POLICIES[policy](world.obs_size, world.action_size)
     return es_enas(
@@ -124,7 +131,7 @@ def make(task: str, policy: str, strategy: str, controller: str, options: str) -
         world,
         STRATEGIES[strategy](),
         CONTROLLERS[controller](network.space),
-        population=Population(lanes=5, refill_every=7, chunk=4),
+        population=population or Population(lanes=5, refill_every=7, chunk=4),
         **OPTIONS[options],
     )
 

@@ -12,6 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import build, train
+from experiments.command_line import load_config
+from experiments.metrics_log import read_rows
 from experiments.policy_file import load_policy
 from experiments.workdir import Workdir, WorkdirError, finite
 
@@ -36,7 +38,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 
 def pendulum(**changes) -> ConfigDict:
     """A run of a second: edge search on Pendulum."""
-    config = train.load_config(str(CONFIGS / "pendulum_edges.py:smoke"))
+    config = load_config(str(CONFIGS / "pendulum_edges.py:smoke"))
     config.task.horizon = 16
     config.task.normalizer = "es"
     config.strategy.update({"num_directions": 4, "num_exact": 3})
@@ -66,12 +68,17 @@ def test_the_workdir_holds_what_outsiders_rely_on(trained):
     assert workdir.read("result.json") == result
     origin = workdir.read("provenance.json")
     assert origin["versions"]["jax"] == jax.__version__
-    assert set(origin["seconds"]) == {"compile", "run", "answer"}
+    assert set(origin["seconds"]) == {"compile", "run", "host", "answer"}
+    assert all(seconds > 0 for seconds in origin["seconds"].values())
+    assert origin["peak_memory"]["host_bytes"] > 10**7
+    assert (origin["devices_used"], origin["device_count"], origin["device"]) == (1, 8, "cpu")
+    assert origin["from_generation"] == 0
+    assert "earlier" not in origin
 
 
 def test_metrics_have_a_line_a_generation_with_exact_totals(trained):
     workdir, config, _ = trained
-    rows = workdir.rows()
+    rows = read_rows(workdir.path)
     assert [row["generation"] for row in rows] == [0, 1, 2, 3]
     candidates = 2 * 4 + 3
     per_generation = candidates * config.task.episodes
@@ -99,7 +106,7 @@ def test_tensorboard_has_the_same_numbers(trained):
         for value in event.summary.value:
             seen[value.tag, event.step] = value.simple_value
         data = data[16 + length :]
-    for row in workdir.rows():
+    for row in read_rows(workdir.path):
         assert seen["exact_mean", row["generation"]] == np.float32(row["exact_mean"])
         assert seen["env_steps", row["generation"]] == row["env_steps"]
 
@@ -150,17 +157,16 @@ def test_a_finished_run_is_not_trained_again(trained, capsys):
     assert (workdir.path / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-def test_an_unfinished_run_starts_over_and_comes_to_the_same(trained, tmp_path):
-    workdir, config, _ = trained
+def test_a_run_killed_before_its_first_checkpoint_starts_over_and_comes_to_the_same(
+    trained, tmp_path
+):
+    workdir, config, result = trained
     again = Workdir(tmp_path)
     again.write("config.json", config.to_dict())
     (tmp_path / "metrics.jsonl").write_text('{"generation": 0}\n{"generat')
-    train.train(config, again)
-
-    def timeless(rows):
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-    assert timeless(again.rows()) == timeless(workdir.rows())
+    assert train.train(config, again) == result
+    for name in ("metrics.jsonl", "result.json", "policy.npz"):
+        assert (tmp_path / name).read_bytes() == (workdir.path / name).read_bytes(), name
 
 
 def test_three_discarded_generations_in_a_row_stop_the_run(tmp_path):
@@ -171,7 +177,7 @@ def test_three_discarded_generations_in_a_row_stop_the_run(tmp_path):
     why = "3 generations in a row were discarded; .* but the update of the weights was not"
     with pytest.raises(train.RunError, match=why):
         train.train(config, Workdir(tmp_path))
-    assert Workdir(tmp_path).rows()[-1]["discarded"] == 3
+    assert read_rows(tmp_path)[-1]["discarded"] == 3
     assert not (tmp_path / "result.json").exists()
 
 
@@ -192,57 +198,6 @@ def test_the_folder_of_another_config_is_refused_with_the_differences(trained):
     assert workdir.read("config.json")["strategy"]["noise_std"] == config.strategy.noise_std
 
 
-REFUSED = {
-    "unknown policy": ("policy.name", "nope", "policy.name must be one of dense, edge_pruned"),
-    "unknown strategy": ("strategy.name", "sgd", "strategy.name must be one of ars, es, got 'sgd'"),
-    "unknown controller": ("controller.name", "x", "controller.name must be one of constant"),
-    "unknown environment": ("task.environment", "hoppr", "environment must be one of ant, fast"),
-    "unknown normalizer": ("task.normalizer", "x", "normalizer must be one of ars, es, none"),
-    "unknown optimiser": ("strategy.optimizer", "x", "strategy.optimizer must be one of adabelief"),
-    "unknown shaping": ("strategy.shaping", "x", "strategy.shaping must be one of centered_ranks"),
-    "unknown start": ("search.starts", "x", "search.starts must be one of candidate, fixed"),
-    "too many edges": ("policy.num_edges", 65, r"num_edges must be in \[1, 64\], got 65"),
-    "no edges": ("policy.num_edges", 0, r"num_edges must be in \[1, 64\], got 0"),
-    "no noise": ("strategy.noise_std", 0.0, "noise_std must be a positive finite number, got 0.0"),
-    "noise that float32 does not know": ("strategy.noise_std", 1e-50, "noise_std must be .* 1e-50"),
-    "name alone": ("controller.name", "random", "random takes num_best, but the config has"),
-    "too many steps": (
-        "task.horizon",
-        2**30,
-        r"fewer than 2\^31 environment steps, got",
-    ),
-    "infinite noise": ("strategy.noise_std", float("inf"), "noise_std must be .* got inf"),
-    "tournament": ("controller.tournament_size", 9, r"tournament_size must be in \[2, 8\], got 9"),
-    "layer of no units": ("policy.hidden", (0,), "a hidden layer's size must be at least 1, got 0"),
-    "lanes": ("population.lanes", 0, "lanes must be at least 1, got 0"),
-    "generations": ("generations", 0, "generations must be at least 1, got 0"),
-    "answer": ("answer_episodes", 1, "answer_episodes must be at least 2, got 1"),
-    "seed": ("seed", -1, r"seed must be in \[0, 4294967295\], got -1"),
-    "backend of pendulum": ("task.backend", "spring", "backend must be None for pendulum"),
-    "held past the horizon": ("task.action_repeat", 5, "multiple of action_repeat 5, got 16"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_bad_configs_are_refused_in_one_sentence_and_leave_the_folder_free(case, tmp_path):
-    field, value, message = REFUSED[case]
-    config = pendulum()
-    section, _, name = field.rpartition(".")
-    (config[section] if section else config)[name] = value
-    with pytest.raises((TypeError, ValueError), match=message) as refused:
-        train.train(config, Workdir(tmp_path))
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "config.json").exists()
-
-
-def test_an_unknown_backend_is_refused():
-    config = pendulum()
-    config.task.environment = "hopper"
-    config.task.backend = "bullet"
-    with pytest.raises(ValueError, match="backend must be one of generalized, positional, spring"):
-        build.build(config)
-
-
 def test_zero_partitions_are_refused():
     config = pendulum()
     config.policy = build.section("policy", "partitioned", hidden=(), num_partitions=0)
@@ -255,35 +210,13 @@ def test_an_argument_that_a_section_does_not_have_is_refused_with_the_nearest():
         build.section("strategy", "es", noise_stdd=0.1)
 
 
-def test_the_command_trains_and_its_errors_are_one_sentence(tmp_path):
+def test_the_command_trains(tmp_path):
     config = f"--config={CONFIGS / 'regression_ars.py'}:smoke"
     good = run(config, f"--workdir={tmp_path / 'run'}", "--config.task.batch_size=64")
     assert good.returncode == 0, good.stderr
-    assert "Return " in good.stdout.splitlines()[-4]
+    assert "Return " in good.stdout.splitlines()[-5]
     assert "Pictures" in good.stdout.splitlines()[-1]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["task"]["batch_size"] == 64
-
-    (tmp_path / "file").write_text("")
-    for arguments, message in (
-        (
-            [config, "--config.strategy.noise_stdd=1"],
-            "no field strategy.noise_stdd; the nearest is strategy.noise_std.",
-        ),
-        (
-            [config, "--config.strategy.noise_std=-1"],
-            "noise_std must be a positive finite number, got -1.0.",
-        ),
-        (["--config=nowhere.py"], "cannot load the config nowhere.py"),
-        (["--config", "config.none.py"], "cannot load the config config.none.py"),
-        ([f"--config={ROOT / 'experiments' / 'build.py'}"], "it defines no get_config."),
-        ([config + "est"], "a config's variant must be smoke, got 'smokeest'."),
-        ([config, f"--workdir={tmp_path / 'file' / 'x'}"], "cannot write the workdir"),
-    ):
-        bad = run(f"--workdir={tmp_path / 'other'}", *arguments)
-        assert bad.returncode != 0
-        assert message in bad.stderr
-        assert "Traceback" not in bad.stderr
-        assert not (tmp_path / "other" / "config.json").exists()
 
 
 # --- config files ---------------------------------------------------------------------------------
@@ -293,16 +226,16 @@ def test_the_command_trains_and_its_errors_are_one_sentence(tmp_path):
 def test_a_config_file_builds_and_says_how_it_is_run(name):
     path = CONFIGS / f"{name}.py"
     assert f"--config=experiments/configs/{name}.py" in path.read_text()
-    config = train.load_config(str(path))
+    config = load_config(str(path))
     search = build.build(config)
     assert search.num_candidates == search.strategy.num_candidates > 0
-    smoke = train.load_config(f"{path}:smoke")
+    smoke = load_config(f"{path}:smoke")
     assert smoke.generations == 3
     assert smoke.policy == config.policy
 
 
 def test_the_partition_config_has_the_released_settings():
-    search = build.build(train.load_config(str(CONFIGS / "halfcheetah_partition.py")))
+    search = build.build(load_config(str(CONFIGS / "halfcheetah_partition.py")))
     assert search.num_candidates == 450
     assert (search.strategy.num_directions, search.strategy.num_exact) == (150, 150)
     assert search.policy.num_params == 17
@@ -320,7 +253,7 @@ def test_the_population_is_a_generation_unless_it_is_set():
 
 def test_the_pendulum_config_swings_up(tmp_path):
     """Spinning or hanging scores below -700, holding it upright above -300."""
-    result = train.train(train.load_config(str(CONFIGS / "pendulum_edges.py")), Workdir(tmp_path))
+    result = train.train(load_config(str(CONFIGS / "pendulum_edges.py")), Workdir(tmp_path))
     assert result["return"]["mean"] > -300
 
 
@@ -335,6 +268,6 @@ def test_the_result_is_kept_when_a_picture_fails(tmp_path, monkeypatch):
 
 
 def test_the_dense_twin_differs_from_the_quickstart_in_its_architecture_alone():
-    sparse = train.load_config(str(CONFIGS / "quickstart.py")).to_dict()
-    dense = train.load_config(str(CONFIGS / "quickstart_dense.py")).to_dict()
+    sparse = load_config(str(CONFIGS / "quickstart.py")).to_dict()
+    dense = load_config(str(CONFIGS / "quickstart_dense.py")).to_dict()
     assert {k for k in sparse if sparse[k] != dense[k]} == {"policy", "controller"}

@@ -1,6 +1,6 @@
 """Tasks: the world. Reading order: normalizer, task, regression, classic_control, brax."""
 
-from esenas_jax.tasks.brax import BACKENDS, brax_environment
+from esenas_jax.tasks.brax import BACKENDS, brax_environment, brax_environments
 from esenas_jax.tasks.classic_control import mountain_car, pendulum
 from esenas_jax.tasks.normalizer import (
     Normalizer,
@@ -21,6 +21,7 @@ __all__ = [
     "Transition",
     "ars_normalizer",
     "brax_environment",
+    "brax_environments",
     "episodes",
     "es_normalizer",
     "identity_normalizer",

@@ -21,6 +21,14 @@ BACKENDS = ("generalized", "positional", "spring", "mjx")
 _BONUS_METRICS = ("reward_healthy", "reward_alive", "reward_survive")
 
 
+def brax_environments() -> list[str]:
+    """Return the names of all environments that are registered with Brax."""
+    with _border():
+        import brax.envs  # here, because it takes seconds and brings MuJoCo
+
+        return sorted(brax.envs._envs)
+
+
 def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> Environment:
     """Return a registered Brax environment.
 
@@ -36,11 +44,11 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         ValueError: if Brax knows no such environment or backend (the known ones are listed), or
             the environment does not support the backend.
     """
+    _checks.known("environment", name, brax_environments())
     with _border():
-        import brax.envs  # here, because it takes seconds and brings MuJoCo
+        import brax.envs
 
         _repair_fluid()
-    _checks.known("environment", name, sorted(brax.envs._envs))
     if backend is not None:
         _checks.known("backend", backend, BACKENDS)
         kwargs["backend"] = backend

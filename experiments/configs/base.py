@@ -1,6 +1,6 @@
 """What every config has; the others add a task, a policy, a strategy and a controller."""
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from experiments.build import section
 
@@ -11,6 +11,12 @@ def base() -> ConfigDict:
     config.seed = 0  # of the run's one key
     config.generations = 100
     config.answer_episodes = 256  # to choose the answer with, and as many again to report it
+    config.checkpoint_every = 50  # generations
+    config.devices = 1  # the first ones that JAX finds
+    config.virtual_shards = config_dict.placeholder(
+        int
+    )  # V: same bits on any devices that divide V
+    config.deterministic = False  # on GPUs: only operations that give the same bits every time
     config.objective = section("objective")
     config.population = section("population")
     config.search = section("search")

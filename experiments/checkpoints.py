@@ -1,0 +1,215 @@
+"""Checkpoints of a run: the whole search state, by generation, there whole or not at all.
+
+Orbax writes each into a folder of its own, which gets its name when it is complete. What it cannot
+know is kept beside the state: which version wrote it, and a digest, so that a file that was cut or
+changed on disk is found out instead of learnt from.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import esenas_jax
+from esenas_jax.search import SearchState
+
+FORMAT = 1  # of what is written here
+
+
+class CheckpointError(Exception):
+    """Checkpoints that cannot be written or used, in one sentence that says what to do."""
+
+
+class Checkpoint(NamedTuple):
+    """A run as it stood before a generation."""
+
+    generation: int
+    state: SearchState  # leaves are NumPy arrays
+    totals: dict[str, int]  # of the metrics so far, exact
+    damaged: list[str]  # newer checkpoints that could not be read, and why
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        path: of their folder, absolute; made when the first one is written.
+        keep: how many to keep, the newest ones.
+        read_only: leave everything as it is: a run may be writing.
+    """
+
+    def __init__(self, path: Path, keep: int = 3, read_only: bool = False) -> None:
+        import orbax.checkpoint as ocp  # here, because it takes a second
+
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{path} must be a folder, of checkpoints.")
+        self.path = path
+        self._ocp = ocp
+        self._read_only = read_only
+        # Not asynchronous: a checkpoint takes 20 ms, and then it is there or an error is raised.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            read_only=read_only,
+            create=not read_only,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(path, options=options)
+        except Exception as error:
+            raise CheckpointError(
+                f"cannot use the checkpoints in {path}: {_line(error)}"
+            ) from error
+
+    def generations(self) -> list[int]:
+        """Return the generations that there are checkpoints of, the newest last."""
+        return sorted(self._manager.all_steps()) if self.path.exists() else []
+
+    def save(self, state: SearchState, totals: dict[str, int]) -> None:
+        """Write a checkpoint, unless there is one of that generation.
+
+        Raises:
+            CheckpointError: if it cannot be written; earlier ones are intact.
+        """
+        generation = int(state.generation)
+        before = self.generations()
+        if generation in before:
+            return
+        leaves = {name: np.asarray(x) for name, x in _leaves(jax.device_get(state)).items()}
+        about = {
+            "format": FORMAT,
+            "esenas_jax": esenas_jax.__version__,
+            "leaves": _describe(leaves),
+            "digest": _digest(leaves),
+            "totals": totals,
+        }
+        args = self._ocp.args
+        try:
+            self._manager.save(
+                generation,
+                args=args.Composite(
+                    state=args.StandardSave(_some(leaves)), about=args.JsonSave(about)
+                ),
+            )
+        except Exception as error:
+            rest = f"that of generation {before[-1]} is intact" if before else "there is none yet"
+            raise CheckpointError(
+                f"cannot write the checkpoint of generation {generation} to {self.path} "
+                f"({_line(error)}); {rest}: mend that, and run the same command again."
+            ) from error
+
+    def latest(self, like: SearchState) -> Checkpoint | None:
+        """Return the newest checkpoint that can be read, or None if there are none at all.
+
+        Args:
+            like: a state of the run's search, or its shapes.
+
+        Raises:
+            CheckpointError: if it was written by another version, or none can be read.
+        """
+        _quiet_closed_loops()
+        damaged: list[tuple[int, str]] = []
+        for generation in reversed(self.generations()):
+            try:
+                state, totals = self._read(generation, like)
+            except CheckpointError:
+                raise
+            except Exception as error:
+                damaged.append((generation, f"{self.path / str(generation)} ({_line(error)})"))
+                continue
+            if not self._read_only:
+                for bad, _ in damaged:  # or the same generation could not be written again
+                    self._manager.delete(bad)
+            return Checkpoint(generation, state, totals, [text for _, text in damaged])
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint can be read: {', '.join(text for _, text in damaged)}; "
+                f"remove {self.path.parent} to start over."
+            )
+        return None
+
+    def _read(self, generation: int, like: SearchState) -> tuple[SearchState, dict[str, int]]:
+        expected = _leaves(like)
+        about = self._about(generation)
+        if about["format"] != FORMAT or about["leaves"] != _describe(expected):
+            raise CheckpointError(
+                f"the checkpoint {self.path / str(generation)} was written by esenas_jax "
+                f"{about['esenas_jax']} in another form (format {about['format']}) than this one, "
+                f"{esenas_jax.__version__} (format {FORMAT}), reads: go on with the version that "
+                "wrote it, or start over in another --workdir."
+            )
+        leaves = self.leaves(generation)
+        state = jax.tree.structure(like).unflatten([leaves[name] for name in expected])
+        return state, {name: int(value) for name, value in about["totals"].items()}
+
+    def leaves(self, generation: int) -> dict[str, np.ndarray]:
+        """Return the arrays of a checkpoint by name; raise if they are not what was written."""
+        about = self._about(generation)
+        shapes = {
+            name: jax.ShapeDtypeStruct(shape, jax.numpy.dtype(dtype))
+            for name, (dtype, shape) in about["leaves"].items()
+        }
+        args = self._ocp.args
+        found: Any = self._manager.restore(
+            generation, args=args.Composite(state=args.StandardRestore(_some(shapes)))
+        )["state"]
+        leaves = {
+            name: np.asarray(found[name]) if name in found else np.zeros(x.shape, x.dtype)
+            for name, x in shapes.items()
+        }
+        if _digest(leaves) != about["digest"]:
+            raise ValueError("its content is not what was written")
+        return leaves
+
+    def _about(self, generation: int) -> dict[str, Any]:
+        args = self._ocp.args
+        return self._manager.restore(generation, args=args.Composite(about=args.JsonRestore()))[
+            "about"
+        ]
+
+
+def _leaves(state: SearchState) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _some(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Return the leaves that hold anything: Orbax refuses the others."""
+    return {name: x for name, x in leaves.items() if x.size}
+
+
+def _describe(leaves: dict[str, Any]) -> dict[str, list]:
+    return {name: [str(x.dtype), list(x.shape)] for name, x in leaves.items()}
+
+
+def _digest(leaves: dict[str, np.ndarray]) -> str:
+    content = hashlib.sha256()
+    for name, x in leaves.items():
+        content.update(f"{name} {x.dtype} {x.shape}".encode())
+        content.update(np.ascontiguousarray(x).tobytes())
+    return content.hexdigest()
+
+
+def _quiet_closed_loops() -> None:
+    """Say nothing of Orbax's reads that fail after the first one did: that one is told."""
+    before = sys.unraisablehook
+    if getattr(before, "quiet", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    hook.quiet = True  # pyright: ignore[reportFunctionMemberAccess]
+    sys.unraisablehook = hook
+
+
+def _line(error: BaseException) -> str:
+    """Return the first line of an error, short enough for a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[0].rstrip(". ")
+    return text if len(text) <= 160 else f"{text[:157]}..."

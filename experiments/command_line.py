@@ -1,0 +1,136 @@
+"""What the commands share: configs from files and flags, JAX's settings, errors in one sentence."""
+
+import difflib
+import os
+import platform
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from experiments.build import ConfigError
+from experiments.checkpoints import CheckpointError
+from experiments.workdir import WorkdirError
+
+
+class RunError(Exception):
+    """A run that cannot go on, in one sentence."""
+
+
+def run(main: Callable[[], None], *required: str) -> None:
+    """Parse the command line and call `main`; what a user can mend ends in one sentence."""
+    flags.mark_flags_as_required(list(required))
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected arguments {' '.join(argv[1:])}.")
+        # Orbax logs tracebacks of errors that it then raises, JAX which devices it did not find.
+        logging.set_verbosity(logging.FATAL)
+        configure_jax()
+        if "config" in flags.FLAGS:
+            set_xla_flags(flags.FLAGS.config)
+        try:
+            main()
+        except (CheckpointError, ConfigError, RunError, WorkdirError) as error:
+            sys.exit(f"error: {error}")
+
+    app.run(guarded, flags_parser=parse_flags)
+
+
+def xla_flags(config: Any) -> list[str]:
+    """Return the flags of XLA that the promises of a config need.
+
+    `virtual_shards`: XLA fuses programs for one device and for many differently, and on a CPU it
+    contracts a product and a sum to one rounding within a fusion; AVX has no instruction for that.
+    """
+    out = []
+    if config["virtual_shards"] and platform.machine() in ("x86_64", "AMD64"):
+        out.append("--xla_cpu_max_isa=AVX")
+    if config["deterministic"]:
+        out += [
+            "--xla_gpu_deterministic_ops=true",
+            "--xla_gpu_exclude_nondeterministic_ops=true",
+            "--xla_gpu_autotune_level=0",  # the fastest of several algorithms changes by the day
+        ]
+    return out
+
+
+def set_xla_flags(config: Any) -> None:
+    """Set them; to be called before JAX looks for devices."""
+    old = os.environ.get("XLA_FLAGS", "").split()
+    new = [flag for flag in xla_flags(config) if flag not in old]
+    if new:
+        os.environ["XLA_FLAGS"] = " ".join([*old, *new])
+
+
+def configure_jax() -> None:
+    """Make every platform multiply in float32, and keep compiled programs in the user's cache.
+
+    TF32, the default of recent GPUs, changes what is learnt. JAX_DEFAULT_MATMUL_PRECISION and
+    JAX_COMPILATION_CACHE_DIR are obeyed where they are set.
+    """
+    if "JAX_DEFAULT_MATMUL_PRECISION" not in os.environ:
+        jax.config.update("jax_default_matmul_precision", "highest")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "esenas_jax" / "jax"))
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a config, field or value that cannot be ends in one sentence."""
+    words = [argument.lstrip("-") if argument.startswith("-") else "" for argument in argv]
+    fields = [w.partition("=")[0].removeprefix("config.") for w in words if w.startswith("config.")]
+    # absl takes --config=FILE as well as --config FILE.
+    files = [w.partition("=")[2] for w in words if w.startswith("config=")]
+    files += [argv[i + 1] for i, w in enumerate(words[:-1]) if w == "config"]
+    if files:
+        known = [name for name, _ in _leaves(load_config(files[-1]).to_dict())]
+        for field in fields:
+            if field not in known:
+                near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
+                sys.exit(f"error: the config has no field {field}; the nearest is {near}.")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {_flag_error(error)}")
+
+
+_WANTED = {
+    "invalid literal for int()": "an integer",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+
+
+def _flag_error(error: flags.Error) -> str:
+    text = " ".join(str(error).split())
+    flag, _, why = text.removeprefix("flag --").partition(": ")
+    for words, wanted in _WANTED.items():
+        if words in why:
+            name, _, value = flag.partition("=")
+            return f"{name.removeprefix('config.')} must be {wanted}, got {value!r}."
+    return f"{text.rstrip('.')} (--help lists the flags)."
+
+
+def load_config(file: str) -> ConfigDict:
+    """Return the config "FILE" or "FILE:VARIANT", without overrides; exit if it cannot be had."""
+    path, _, name = file.partition(":")
+    try:
+        return runpy.run_path(path)["get_config"](name or None)
+    except KeyError:
+        sys.exit(f"error: cannot load the config {file}: it defines no get_config.")
+    except (OSError, ValueError, SyntaxError, ImportError) as error:
+        sys.exit(f"error: cannot load the config {file}: {error}")
+
+
+def _leaves(section: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value

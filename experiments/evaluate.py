@@ -1,0 +1,85 @@
+"""Measure what a run has found, finished or not, on fresh seeds.
+
+    python -m experiments.evaluate --workdir=runs/quickstart --episodes=100 --seed=1
+
+Of a finished run the policy in `policy.npz`; of another one the best contender of its newest
+checkpoint, chosen as the run itself would. Nothing is written: the run may be going on. Seeds are
+those of no training, choice or report, whatever the run's own seed.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from ml_collections import ConfigDict
+
+from esenas_jax import _checks
+from esenas_jax.answer import Contender, choose_answer, reevaluate
+from esenas_jax.types import Stream, stream
+from experiments import command_line
+from experiments.build import ConfigError, describe
+from experiments.checkpoints import Checkpoints
+from experiments.policy_file import load_contender
+from experiments.train import checked, measured, table, worth
+from experiments.workdir import Workdir, WorkdirError
+
+
+def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, str]:
+    """Return the lines that say what the run is worth.
+
+    Args:
+        workdir: of a run.
+        episodes: at least 2.
+        seed: of their starts, in [0, 2^32).
+
+    Raises:
+        ConfigError, WorkdirError, CheckpointError: in one sentence.
+    """
+    try:
+        episodes = _checks.integer("episodes", episodes, 2)
+        seed = _checks.integer("seed", seed, 0, 2**32 - 1)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    # On one device, whatever the run has: the same seed gives the same number.
+    alone = {"devices": 1, "virtual_shards": None, "deterministic": False}
+    config = ConfigDict(workdir.read("config.json") | alone)
+    run = checked(config)
+    search = run["search"]
+    about, chosen = _chosen(workdir, run)
+    key = stream(jax.random.key(seed), 0, Stream.EVALUATE)
+    starts = jnp.arange(episodes, dtype=jnp.int32)[None]
+    field = jax.tree.map(lambda x: jnp.asarray(x)[None], chosen)
+    report = jax.jit(lambda key, starts: reevaluate(search, key, field, starts))(key, starts)
+    result = worth(jax.device_get(jax.tree.map(jnp.ravel, report)))
+    return {"Run": f"{describe(config)}, {about}"} | measured(result, f"of seed {seed}")
+
+
+def _chosen(workdir: Workdir, run: dict[str, Any]) -> tuple[str, Contender]:
+    search, run_key = run["search"], run["run_key"]
+    if workdir.finished():
+        try:
+            chosen = load_contender(workdir.path / "policy.npz", search)
+        except (OSError, ValueError, KeyError) as error:
+            raise WorkdirError(f"cannot use the policy of a finished run: {error}") from error
+        return f"finished after {run['generations']} generations", chosen
+    checkpoints = Checkpoints(workdir.path / "checkpoints", read_only=True)
+    found = checkpoints.latest(jax.eval_shape(search.init, run_key))
+    if found is None:
+        raise WorkdirError(f"{workdir.path} has no checkpoint yet: there is nothing to evaluate.")
+    state = jax.tree.map(jnp.asarray, found.state)
+    answer = choose_answer(search, run_key, state, run["answer_episodes"])
+    return f"generation {found.generation} of {run['generations']}", answer.chosen
+
+
+def main() -> None:
+    """Measure and print."""
+    workdir = Workdir(_WORKDIR.value or "", make=False)
+    print(table(evaluate(workdir, _EPISODES.value, _SEED.value)))
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run.")
+    _EPISODES = flags.DEFINE_integer("episodes", 100, "How many episodes to measure, at least 2.")
+    _SEED = flags.DEFINE_integer("seed", 1, "Of their starts.")
+    command_line.run(main, "workdir")

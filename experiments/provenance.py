@@ -1,0 +1,75 @@
+"""Where a result comes from: code, command, versions, devices, time and memory."""
+
+import importlib.metadata
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_PACKAGES = (
+    "esenas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "mujoco",
+    "mujoco-mjx", "pyglove", "ml_collections", "numpy",
+)  # fmt: skip
+# If one of them changes within a run, its bits may.
+_DECIDE = (
+    "commit", "dirty", "python", "versions", "device", "platform", "matmul_precision", "xla_flags",
+)  # fmt: skip
+
+
+def provenance() -> dict[str, Any]:
+    """Return what is known before anything is computed."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
+        "command": sys.argv,
+        "python": sys.version.split()[0],
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "device_count": jax.device_count(),
+        "cpu_count": os.cpu_count(),
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between two starts of a run that can change its bits."""
+    return [name for name in _DECIDE if before.get(name) != now.get(name)]
+
+
+def peak_memory() -> dict[str, int | None]:
+    """Return the most memory that was in use at a time, in bytes.
+
+    Of the process, and of the device that used most, where it counts that (GPUs and TPUs do).
+    """
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    used = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    return {"host_bytes": kilobytes * 1024, "device_bytes": max(used, default=None)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or no repository: an unpacked archive, say
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,298 @@
+"""The same search on one device and on many: contracts 3 and 4, on eight host devices."""
+
+import dataclasses
+import functools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from esenas_jax import Population, Search, controllers, es_enas, policies, strategies, tasks
+from esenas_jax.answer import choose_answer
+from esenas_jax.population import AXIS
+from esenas_jax.types import Evaluation
+from experiments.checkpoints import Checkpoints
+from tests.contract_test import KEY, equal, every_row, make
+
+DEVICES = (1, 2, 4, 8)
+
+
+def pendulum(population: Population) -> Search:
+    """15 candidates, 6 directions: neither divides by 2, 4 or 8."""
+    task = tasks.episodes(tasks.pendulum(), horizon=24, normalizer=tasks.es_normalizer())
+    policy = policies.edge_pruned(3, (8,), 1, num_edges=12)
+    return es_enas(
+        policy,
+        task,
+        strategies.es(6, 3, 0.1, 0.05),
+        controllers.regularized_evolution(policy.space, 10),
+        population=population,
+    )
+
+
+def small(**changes) -> Population:
+    return Population(**{"lanes": 2, "refill_every": 7, "chunk": 4, **changes})
+
+
+@functools.cache
+def after(generations: int, devices: int):
+    search = pendulum(small(devices=devices))
+    state = jax.jit(search.init)(KEY)
+    return jax.device_get(jax.jit(search.run, static_argnums=2)(KEY, state, generations))
+
+
+# --- contract 3 -----------------------------------------------------------------------------------
+
+
+def trained(folder: Path, devices: int, *arguments: str) -> dict[str, object]:
+    """Run the command, which sets the flags that the promise needs; return all that it wrote."""
+    command = [
+        sys.executable, "-m", "experiments.train", f"--workdir={folder}", *arguments,
+        f"--config.devices={devices}", "--config.virtual_shards=8", "--config.generations=20",
+        "--config.answer_episodes=16",
+    ]  # fmt: skip
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert f"{devices} x cpu" in done.stdout.splitlines()[0]
+    with np.load(folder / "policy.npz") as file:
+        arrays = {name: file[name] for name in file if name != "config"}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len({row["exact_mean"] for row in rows}) == 20  # it moved
+    return {
+        "policy": arrays,
+        "metrics": (folder / "metrics.jsonl").read_bytes(),
+        "result": (folder / "result.json").read_bytes(),
+        "state": Checkpoints(folder / "checkpoints", read_only=True).leaves(20),
+    }
+
+
+def same_on_any_number_of_devices(folder: Path, *arguments: str) -> None:
+    expected = trained(folder / "1", 1, *arguments)
+    for devices in DEVICES[1:]:
+        got = trained(folder / str(devices), devices, *arguments)
+        for name in expected:
+            np.testing.assert_equal(got[name], expected[name], err_msg=f"{name}, {devices} devices")
+
+
+def test_with_virtual_shards_a_run_is_the_same_bits_on_any_number_of_devices(tmp_path):
+    """Weights, genotypes, scores, all metrics, the answer and what it is worth."""
+    same_on_any_number_of_devices(
+        tmp_path, "--config=experiments/configs/pendulum_edges.py", "--config.task.horizon=50"
+    )
+
+
+@pytest.mark.slow
+def test_hopper_is_the_same_bits_on_any_number_of_devices(tmp_path):
+    """About five minutes on two cores: the quickstart, 20 generations of at most 200 steps."""
+    same_on_any_number_of_devices(
+        tmp_path, "--config=experiments/configs/quickstart.py", "--config.task.horizon=200"
+    )
+
+
+@every_row
+def test_every_search_is_the_same_bits_on_two_devices_and_on_four(row):
+
+    def run(devices: int):
+        population = small(devices=devices, virtual_shards=4)
+        made = make(*row, population=population)
+        state = jax.jit(made.init)(KEY)
+        return jax.device_get(jax.jit(made.run, static_argnums=2)(KEY, state, 3))
+
+    assert equal(run(4), run(2))
+
+
+@pytest.mark.parametrize("devices", DEVICES[1:])
+def test_without_virtual_shards_devices_differ_by_rounding_alone(devices):
+    (expected, metrics), (got, got_metrics) = after(20, 1), after(20, devices)
+    first = jax.tree.map(lambda x: x[0], (metrics, got_metrics))
+    for x, y in zip(jax.tree.leaves(first[0]), jax.tree.leaves(first[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+    assert np.array_equal(metrics.steps, got_metrics.steps)
+    assert np.array_equal(metrics.episodes, got_metrics.episodes)
+    assert equal(got.generation, expected.generation)
+
+
+def reveal(population: Population) -> tuple[Evaluation, jax.Array]:
+    """Scores that are weights and genotypes themselves: what each device made of every candidate.
+
+    The policy's output for an observation of zeros is its bias: one perturbed number a candidate.
+    """
+    search = pendulum(population)
+    state = jax.jit(search.init)(KEY)
+    ids = jnp.arange(search.num_candidates)
+
+    def evaluate(key, network, apply):
+        params, genotype = network
+        number = jnp.sum(genotype * jnp.arange(1, genotype.size + 1)).astype(jnp.float32)
+        zero = jnp.int32(0)
+        return Evaluation(params[3], params[-1], zero, number, zero > 0, ())
+
+    task = tasks.SingleShot(3, 1, evaluate)
+
+    def all_of_them(state, ids):
+        def bound(i):
+            made = search.candidate(KEY, state, state.generation, i)
+            return (made.params, made.genotype), made.key
+
+        return population.evaluate(task, jnp.zeros(3), bound, None, ids)
+
+    seen = jax.jit(population.spread(all_of_them))(state, ids)
+    told, _ = jax.jit(search.step)(KEY, state)
+    return jax.device_get((seen, told.controller.genotypes))
+
+
+@pytest.mark.parametrize("devices", DEVICES[1:])
+def test_the_first_generations_genotypes_and_noise_are_the_same_bits(devices):
+    expected, got = reveal(small()), reveal(small(devices=devices))
+    assert equal(got, expected)
+    assert np.unique(got[0].episode_return).size == 13  # 12 perturbed and one for the exact ones
+    assert np.unique(got[0].episode_length).size == 15
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_padding_is_counted_in_no_metric(devices):
+    (_, alone), (_, shared) = after(20, 1), after(20, devices)
+    assert (shared.episodes == 15).all()
+    assert (shared.steps == 15 * 24).all()
+    assert (shared.failed == 0).all()
+    np.testing.assert_allclose(shared.fitness_max[0], alone.fitness_max[0], rtol=1e-5)
+
+
+def test_failed_candidates_of_other_devices_fail_here_too():
+    """Every third candidate fails wherever it runs; padding repeats the last and never counts."""
+
+    def evaluate(key, network, apply):
+        fails = jax.random.key_data(key)[0] % 3 == 0
+        return tasks.single_score(jnp.where(fails, jnp.nan, apply(network, jnp.ones(3))[0]))
+
+    def failed(devices: int):
+        policy = policies.dense(3, (), 1)
+        search = es_enas(
+            policy,
+            tasks.SingleShot(3, 1, evaluate),
+            strategies.ars(5, 1),
+            controllers.constant(policy.space),
+            population=small(devices=devices),
+            max_failed=0.9,
+        )
+        state = jax.jit(search.init)(KEY)
+        return jax.jit(search.run, static_argnums=2)(KEY, state, 4)[1].failed.tolist()
+
+    assert failed(8) == failed(1)
+    assert 0 < sum(failed(1)) < 44
+
+
+def test_the_answer_is_the_same_on_two_devices_and_on_eight():
+    def answer(devices: int):
+        search = pendulum(small(devices=devices, virtual_shards=8))
+        state = jax.jit(search.run, static_argnums=2)(KEY, jax.jit(search.init)(KEY), 2)[0]
+        return jax.device_get(choose_answer(search, KEY, state, 10))
+
+    assert equal(answer(8), answer(2))
+
+
+def test_step_on_many_devices_works_under_vmap_over_run_keys():
+    search = pendulum(small(devices=2))
+    keys = jnp.stack([KEY, jax.random.key(8)])
+    states = jax.jit(jax.vmap(search.init))(keys)
+    states, metrics = jax.jit(jax.vmap(search.step))(keys, states)
+    alone = jax.jit(search.step)(KEY, jax.jit(search.init)(KEY))[1]
+    np.testing.assert_allclose(metrics.exact_mean[0], alone.exact_mean, rtol=1e-5)
+    assert metrics.exact_mean[0] != metrics.exact_mean[1]
+
+
+class Pmapped(Population):
+    """The population whose devices are mapped over by `jax.pmap`."""
+
+    def spread(self, f):
+        def everywhere(*arguments):
+            mapped = jax.pmap(lambda _, a: f(*a), axis_name=AXIS, in_axes=(0, None))
+            return jax.tree.map(lambda x: x[0], mapped(jnp.arange(self.devices), arguments))
+
+        return everywhere
+
+
+@pytest.mark.parametrize("virtual_shards", [None, 8])
+def test_the_same_body_under_pmap_gives_the_same_bits(virtual_shards):
+    population = small(devices=8, virtual_shards=virtual_shards)
+    mapped = pendulum(Pmapped(**dataclasses.asdict(population)))
+    sharded = pendulum(population)
+    step = jax.jit(sharded.step)
+    state = other = jax.device_get(jax.jit(sharded.init)(KEY))
+    for _ in range(3):
+        state, metrics = step(KEY, state)
+        other, other_metrics = jax.device_get(mapped.step(KEY, other))
+        assert equal((other, other_metrics), jax.device_get((state, metrics)))
+
+
+# --- contract 4 -----------------------------------------------------------------------------------
+
+_COLLECTIVE = re.compile(
+    r"= (\(?[^=]*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter|"
+    r"collective-broadcast|ragged-all-to-all)(?:-start)?\("
+)
+
+
+def exchanged(search: Search) -> list[tuple[str, int]]:
+    """Return every collective of the compiled generation, and how many numbers each device gets."""
+    state = jax.jit(search.init)(KEY)
+    text = jax.jit(search.step).lower(KEY, state).compile().as_text()
+    out = []
+    for shapes, name in _COLLECTIVE.findall(text):
+        sizes = re.findall(r"\w+\[([\d,]*)\]", shapes)
+        assert sizes, shapes
+        out += [(name, int(np.prod([int(n) for n in s.split(",") if n]))) for s in sizes]
+    return out
+
+
+@pytest.mark.parametrize("virtual_shards", [None, 8, 16])
+def test_devices_exchange_scores_small_statistics_and_one_weight_sized_vector(virtual_shards):
+    """25 candidates, 201 weights, 3 observations: every size can be told from the others."""
+    task = tasks.episodes(tasks.pendulum(), horizon=24, normalizer=tasks.es_normalizer())
+    policy = policies.edge_pruned(3, (40,), 1, num_edges=100)
+    search = es_enas(
+        policy,
+        task,
+        strategies.es(11, 3, 0.1, 0.05),
+        controllers.regularized_evolution(policy.space, 25),
+        population=small(devices=8, virtual_shards=virtual_shards),
+    )
+    shards = virtual_shards or 8
+    padded = -(-25 // shards) * shards
+    copies = virtual_shards or 1
+    allowed = {"all-gather", "all-reduce"}
+    sent = exchanged(search)
+    assert {name for name, _ in sent} <= allowed
+    sizes = sorted(size for _, size in sent)
+    fields = 5 * [padded]  # of an Evaluation
+    statistics = [copies, copies * task.obs_size, copies * task.obs_size]  # count, first, second
+    assert sizes == sorted([copies * policy.num_params, *fields, *statistics])
+
+
+def test_one_device_exchanges_nothing():
+    assert exchanged(pendulum(small(virtual_shards=4))) == []
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"devices": 9}, r"devices must be in \[1, 8\], got 9"),
+        ({"devices": 0}, "devices must be at least 1, got 0"),
+        ({"devices": 2.0}, r"devices must be an integer, got 2\.0"),
+        ({"devices": 4, "virtual_shards": 6}, "must be a multiple of devices, 4, got 6"),
+        ({"virtual_shards": 0}, "virtual_shards must be at least 1, got 0"),
+        ({"virtual_shards": 16}, "a generation of 15 candidates can be cut into at most as many"),
+    ],
+)
+def test_impossible_shards_are_refused(given, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        pendulum(small(**given))

@@ -1,0 +1,105 @@
+"""What a run is worth, measured again: finished or not, the same number for the same seed."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from esenas_jax import tasks
+from esenas_jax.types import Stream, stream
+from experiments import evaluate, train
+from experiments.command_line import load_config
+from experiments.policy_file import load_policy
+from experiments.workdir import Workdir
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    config = load_config(f"{ROOT}/tests/pendulum_config.py:edges,es,es")
+    config.task.horizon = 32
+    config.update({"generations": 12, "checkpoint_every": 4})
+    train.train(config, Workdir(folder))
+    return folder
+
+
+def measured(folder: Path, **arguments) -> dict[str, str]:
+    return evaluate.evaluate(Workdir(folder, make=False), **arguments)
+
+
+def test_a_finished_run_is_measured_as_a_loop_over_its_episodes_measures_it(finished):
+    """With nothing but the policy file, and the environment's own functions."""
+    act, world = load_policy(finished / "policy.npz"), tasks.pendulum()
+    key = stream(jax.random.key(5), 0, Stream.EVALUATE)
+
+    def episode(start):
+        state, obs = world.reset(jax.random.fold_in(jax.random.fold_in(key, start), 0))
+
+        def step(carry, _):
+            state, seen = world.step(carry[0], act(carry[1]))
+            return (state, seen.obs), seen.reward
+
+        return jnp.sum(jax.lax.scan(step, (state, obs), length=32)[1])
+
+    returns = np.asarray(jax.jit(jax.vmap(episode))(jnp.arange(20)))
+    lines = measured(finished, episodes=20, seed=5)
+    error = returns.std(ddof=1) / np.sqrt(20)
+    assert lines["Return"] == f"{returns.mean():.4g} ± {error:.2g}"
+    assert lines["Episode length"] == "32 ± 0 steps"
+    assert lines["Measured on"] == "20 episodes of seed 5, ± standard error"
+    assert lines["Run"].endswith("finished after 12 generations")
+
+
+def test_the_same_seed_gives_the_same_lines_and_another_one_others(finished):
+    first = measured(finished, episodes=10, seed=3)
+    assert measured(finished, episodes=10, seed=3) == first
+    assert measured(finished, episodes=10, seed=4)["Return"] != first["Return"]
+
+
+def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone(
+    finished, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    (folder / "policy.npz").unlink()
+    torn = folder / "checkpoints" / "16.orbax-checkpoint-tmp"  # of a run that is going on
+    torn.mkdir()
+    before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    # The end of the run, so that the choice is that of the run itself.
+    expected = measured(finished, episodes=10, seed=3)
+    got = measured(folder, episodes=10, seed=3)
+    assert got.pop("Run").endswith("generation 12 of 12")
+    assert got == {name: line for name, line in expected.items() if name != "Run"}
+    shutil.rmtree(folder / "checkpoints" / "12")
+    assert measured(folder, episodes=10)["Run"].endswith("generation 8 of 12")
+    after = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    assert [a for a in after if a[0].name != "checkpoints"] == [
+        b for b in before if b[0].exists() and b[0].name != "checkpoints"
+    ]
+
+
+def test_the_command_prints_the_same_number_twice(finished):
+    command = [
+        sys.executable, "-m", "experiments.evaluate", f"--workdir={finished}", "--episodes=10",
+        "--seed=3",
+    ]  # fmt: skip
+    outputs = [
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert outputs[0] == outputs[1]
+    lines = outputs[0].splitlines()
+    assert [line[:27].strip() for line in lines] == [
+        "Run",
+        "Return",
+        "Episode length",
+        "Measured on",
+    ]

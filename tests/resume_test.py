@@ -1,0 +1,483 @@
+"""A run that is stopped, killed or damaged, and started again, ends as one that never was."""
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import train
+from experiments.build import build
+from experiments.checkpoints import CheckpointError, Checkpoints
+from experiments.command_line import load_config
+from experiments.metrics_log import read_rows
+from experiments.workdir import Workdir, WorkdirError
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "tests" / "pendulum_config.py"
+
+
+def start(
+    folder: Path,
+    config: str,
+    *arguments: str,
+    largest_file_kb: int | None = None,
+    **environment: str,
+) -> subprocess.Popen:
+    """Start the command as a user does: on one device, with JAX's own flags."""
+    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    command = [
+        sys.executable, "-u", "-m", "experiments.train", f"--config={config}",
+        f"--workdir={folder}", *arguments,
+    ]  # fmt: skip
+    if largest_file_kb:
+        command = ["bash", "-c", f'ulimit -f {largest_file_kb}; exec "$@"', "bash", *command]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def all_bits(folder: Path) -> dict[str, object]:
+    """Return all that a run comes to: state, answer, metrics, result."""
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    with np.load(folder / "policy.npz") as file:
+        policy = {name: file[name].tobytes() for name in file}
+    state = checkpoints.leaves(checkpoints.generations()[-1])
+    return {
+        "checkpoints": checkpoints.generations(),
+        "state": {name: x.tobytes() for name, x in state.items()},
+        "policy": policy,
+        "metrics": (folder / "metrics.jsonl").read_bytes(),
+        "result": (folder / "result.json").read_bytes(),
+        "tensorboard": sorted(steps_in_tensorboard(folder)),
+    }
+
+
+def steps_in_tensorboard(folder: Path) -> list[int]:
+    from tensorboardX.proto.event_pb2 import Event
+
+    out = []
+    for file in folder.glob("events.out.tfevents.*"):
+        data = file.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + length])
+            out += [event.step] if event.summary.value else []
+            data = data[16 + length :]
+    return out
+
+
+# --- kill -9 --------------------------------------------------------------------------------------
+
+
+def after_generations(count: int) -> Callable[[Path, subprocess.Popen], bool]:
+    def ready(folder: Path, process: subprocess.Popen) -> bool:
+        path = folder / "metrics.jsonl"
+        return path.exists() and path.read_bytes().count(b"\n") >= count
+
+    return ready
+
+
+def after_seconds(seconds: float) -> Callable[[Path, subprocess.Popen], bool]:
+    began = time.monotonic()
+    return lambda folder, process: time.monotonic() - began >= seconds
+
+
+def in_a_checkpoint_write(folder: Path, process: subprocess.Popen) -> bool:
+    return any(".orbax-checkpoint-tmp" in path.name for path in (folder / "checkpoints").glob("*"))
+
+
+def kill(
+    folder: Path, process: subprocess.Popen, ready: Callable[[Path, subprocess.Popen], bool]
+) -> bool:
+    """Kill a run when it is ready for it; return False if it ended before."""
+    while process.poll() is None and not ready(folder, process):
+        time.sleep(0.0005)
+    process.kill()
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    finish(start(folder, f"{CONFIG}:edges,es,es"))
+    return folder
+
+
+def test_a_run_killed_twice_ends_with_the_bits_of_one_never_killed(unbroken, tmp_path):
+    config = f"{CONFIG}:edges,es,es"
+    folder = tmp_path / "killed"
+    assert kill(folder, start(folder, config), after_generations(20))
+    assert kill(folder, start(folder, config), after_generations(75))
+    between = len((folder / "metrics.jsonl").read_text().splitlines())
+    output = finish(start(folder, config))
+    assert 75 <= between < 150
+    assert "Going on from the checkpoint of generation " in output
+    expected, got = all_bits(unbroken), all_bits(folder)
+    assert got == expected
+    assert got["tensorboard"] == list(range(150))
+    origin = Workdir(folder).read("provenance.json")
+    assert len(origin["earlier"]) == 2
+    assert origin["from_generation"] >= 72
+
+
+def test_a_disk_that_is_full_stops_the_run_and_leaves_what_was_saved(unbroken, tmp_path):
+    """No file may grow beyond 30 kB: the metrics do, after some 60 generations."""
+    folder, config = tmp_path / "run", f"{CONFIG}:edges,es,es"
+    output, _ = (process := start(folder, config, largest_file_kb=30)).communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    wanted = f"error: cannot write to {folder} (File too large); what was saved is intact: make"
+    assert output.splitlines()[-1].startswith(wanted), output
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    newest = checkpoints.generations()[-1]
+    assert newest > 30
+    assert checkpoints.leaves(newest)["generation"] == newest
+    finish(start(folder, config))
+    assert all_bits(folder) == all_bits(unbroken)
+
+
+def test_a_disk_too_full_for_a_checkpoint_stops_the_run(tmp_path):
+    large = ["--config.policy.hidden=(20000,)", "--config.checkpoint_every=2"]
+    process = start(tmp_path, f"{CONFIG}:edges,es,es", *large, largest_file_kb=100)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    wanted = f"error: cannot write the checkpoint of generation 2 to {tmp_path}/checkpoints ("
+    assert output.splitlines()[-1].startswith(wanted), output
+    assert output.splitlines()[-1].endswith("mend that, and run the same command again.")
+    assert "Traceback" not in output
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations() == []
+
+
+COMBINATIONS = list(itertools.product(("edges", "partition"), ("es", "ars"), ("none", "es")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(8), ids=[",".join(c) for c in COMBINATIONS])
+def test_runs_killed_at_random_moments_end_with_the_bits_of_one_never_killed(number, tmp_path):
+    """About a minute each on two cores: three kills, anywhere from the first import to the end."""
+    moments = random.Random(number)
+    config = f"{CONFIG}:{','.join(COMBINATIONS[number])}"
+    began = time.monotonic()
+    finish(start(tmp_path / "unbroken", config))
+    whole = time.monotonic() - began
+    folder, kills = tmp_path / "killed", 0
+    while kills < 3:
+        seconds = moments.uniform(0.2, whole)
+        if not kill(folder, start(folder, config), after_seconds(seconds)):
+            shutil.rmtree(folder)  # it had ended: once more, from the beginning
+            continue
+        kills += 1
+        rows = folder / "metrics.jsonl"
+        reached = rows.read_bytes().count(b"\n") if rows.exists() else 0
+        print(f"killed after {seconds:.1f} of {whole:.1f} s, generation {reached}")
+    finish(start(folder, config))
+    assert all_bits(folder) == all_bits(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_a_checkpoint_write_ends_with_the_same_bits(tmp_path):
+    config = f"{CONFIG}:partition,ars,ars"
+    finish(start(tmp_path / "unbroken", config))
+    folder, torn = tmp_path / "killed", 0
+    while torn < 3:
+        killed = kill(folder, start(folder, config), in_a_checkpoint_write)
+        assert killed, f"it ended with {torn} checkpoints torn"
+        torn += in_a_checkpoint_write(folder, None)
+    finish(start(folder, config))
+    assert all_bits(folder) == all_bits(tmp_path / "unbroken")
+    assert not in_a_checkpoint_write(folder, None)  # nothing is left lying about
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_first_compile_ends_with_the_same_bits(tmp_path):
+    config = f"{CONFIG}:edges,ars,ars"
+    finish(start(tmp_path / "unbroken", config))
+    folder = tmp_path / "killed"
+    process = start(folder, config, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"))
+    assert process.stdout is not None
+    while "Compiling a generation" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.0)
+    process.kill()
+    rest, _ = process.communicate()
+    assert "Compiled" not in rest
+    finish(start(folder, config, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache")))
+    assert all_bits(folder) == all_bits(tmp_path / "unbroken")
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_generation_saves_and_says_how_to_go_on(number, tmp_path):
+    config = f"{CONFIG}:edges,es,es"
+    every = ["--config.generations=100000", "--config.checkpoint_every=1000000"]
+    process = start(tmp_path, config, *every)
+    while not after_generations(3)(tmp_path, process):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    rows = read_rows(tmp_path)
+    done = len(rows)
+    assert "Stopping after this generation; Ctrl-C stops at once." in output
+    assert f"Stopped after generation {done} of 100000. The same command goes on" in output
+    assert "Traceback" not in output
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations() == [done]
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    """Generations of many seconds, so that the first one cannot have been finished."""
+    config = f"{CONFIG}:edges,es,none"
+    process = start(
+        tmp_path,
+        config,
+        "--config.task.horizon=1000000",
+        "--config.population.refill_every=1000",
+    )
+    assert process.stdout is not None
+    while "Compiled" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    while "Stopping after this generation" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "Stopped at once; what was saved before is intact." in output
+    assert read_rows(tmp_path) == []
+
+
+def test_an_interrupt_while_compiling_stops_at_once_and_says_how_to_go_on(tmp_path):
+    process = start(
+        tmp_path / "run", f"{CONFIG}:edges,es,none", JAX_COMPILATION_CACHE_DIR=str(tmp_path)
+    )
+    assert process.stdout is not None
+    while "Compiling" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert "Stopped; the same command goes on from the last checkpoint." in output
+    assert "Traceback" not in output
+
+
+# --- in one process -------------------------------------------------------------------------------
+
+
+def tiny(generations: int = 6, **changes):
+    config = load_config(f"{CONFIG}:edges,es,es")
+    config.task.horizon = 16
+    config.strategy.update({"num_directions": 4, "num_exact": 3})
+    config.controller.population_size = 8
+    config.update({"generations": generations, "checkpoint_every": 2, **changes})
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train.train(tiny(), Workdir(folder))
+    return folder
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A run that was killed after generation 5: checkpoints 2 and 4, and a torn line."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in ("result.json", "policy.npz"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "checkpoints" / "6")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:5]) + lines[5][:40])
+    return folder
+
+
+def resumed(folder: Path, resume: str = "must", **changes) -> str:
+    train.train(tiny(**changes), Workdir(folder), resume)
+    return folder
+
+
+def test_an_unfinished_run_goes_on_from_its_newest_checkpoint(finished, unfinished, capsys):
+    resumed(unfinished)
+    assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
+    assert all_bits(unfinished) == all_bits(finished)
+
+
+def test_a_run_killed_between_its_last_generation_and_its_answer_only_answers(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    before = (folder / "metrics.jsonl").read_bytes()
+    resumed(folder)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert all_bits(folder) == all_bits(finished)
+
+
+def test_how_often_it_is_saved_changes_nothing_and_may_change(finished, unfinished):
+    resumed(unfinished, checkpoint_every=1)
+    expected, got = all_bits(finished), all_bits(unfinished)
+    assert got.pop("checkpoints") == [4, 5, 6]
+    assert got == {k: v for k, v in expected.items() if k != "checkpoints"}
+
+
+def test_devices_may_change_with_virtual_shards_and_not_without(unfinished, tmp_path, capsys):
+    with pytest.raises(WorkdirError, match=r"another config \(devices was 1, is 2\)"):
+        resumed(unfinished, devices=2)
+    shared = {"generations": 4, "virtual_shards": 2}
+    train.train(tiny(devices=1, **shared), Workdir(tmp_path / "shards"))
+    (tmp_path / "shards" / "result.json").unlink()
+    resumed(tmp_path / "shards", devices=2, **shared)
+    assert "on 2 x cpu (of 8" in capsys.readouterr().out
+    assert Workdir(tmp_path / "shards").read("provenance.json")["devices_used"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "truncated": lambda f: f.write_bytes(f.read_bytes()[: f.stat().st_size // 2]),
+        "empty": lambda f: f.write_bytes(b""),
+        "changed": lambda f: f.write_bytes(
+            bytes(b ^ 255 if i % 7 == 0 else b for i, b in enumerate(f.read_bytes()))
+        ),
+        "missing": lambda f: f.unlink(),
+    }.items(),
+    ids=lambda d: d[0],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    damage, finished, unfinished, capsys
+):
+    data = [
+        p for p in (unfinished / "checkpoints" / "4" / "state").rglob("*")
+        if p.is_file() and p.parent.name == "d"
+    ]  # fmt: skip
+    assert data
+    for file in data:
+        damage[1](file)
+    resumed(unfinished)
+    output = capsys.readouterr().out
+    assert f"A checkpoint is damaged and was removed: {unfinished}/checkpoints/4 (" in output
+    assert "Going on from the checkpoint of generation 2." in output
+    assert all_bits(unfinished) == all_bits(finished)
+
+
+def test_without_its_description_a_checkpoint_is_damaged(finished, unfinished, capsys):
+    (unfinished / "checkpoints" / "4" / "about" / "metadata").write_text('{"format": 1')
+    resumed(unfinished)
+    assert "checkpoints/4 (" in capsys.readouterr().out
+    assert all_bits(unfinished) == all_bits(finished)
+
+
+def test_a_digest_finds_out_what_the_file_format_does_not(unfinished, capsys, finished):
+    about = unfinished / "checkpoints" / "4" / "about" / "metadata"
+    content = json.loads(about.read_text())
+    content["digest"] = "0" * 64
+    about.write_text(json.dumps(content))
+    resumed(unfinished)
+    assert "checkpoints/4 (its content is not what was written)" in capsys.readouterr().out
+    assert all_bits(unfinished) == all_bits(finished)
+
+
+def test_when_no_checkpoint_can_be_read_nothing_is_lost_and_all_are_named(unfinished):
+    for generation in ("2", "4"):
+        shutil.rmtree(unfinished / "checkpoints" / generation / "state")
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint can be read: .*/4 .*/2 .* start over"
+    ):
+        resumed(unfinished)
+    assert {p.name for p in (unfinished / "checkpoints").iterdir()} == {"2", "4"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2, "esenas_jax": "9.9.9"},
+        {"leaves": {"weights": ["float32", [3]]}, "esenas_jax": "9.9.9"},
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_with_what_to_do(change, unfinished):
+    about = unfinished / "checkpoints" / "4" / "about" / "metadata"
+    about.write_text(json.dumps({**json.loads(about.read_text()), **change}))
+    with pytest.raises(
+        CheckpointError, match=r"checkpoints/4 was written by esenas_jax 9\.9\.9 .* go on with the"
+    ):
+        resumed(unfinished)
+
+
+def test_metrics_that_lack_what_is_before_the_checkpoint_are_refused(unfinished):
+    lines = (unfinished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (unfinished / "metrics.jsonl").write_text("".join([lines[0], *lines[2:]]))
+    with pytest.raises(WorkdirError, match="does not hold the 4 generations before the checkpoint"):
+        resumed(unfinished)
+
+
+def test_resume_never_refuses_a_run_and_must_wants_a_checkpoint(unfinished, tmp_path):
+    before = sorted(p.name for p in unfinished.rglob("*"))
+    with pytest.raises(WorkdirError, match="holds a run, and --resume=never: choose another"):
+        resumed(unfinished, "never")
+    with pytest.raises(WorkdirError, match="holds no checkpoint to go on from, and --resume=must"):
+        resumed(tmp_path / "nothing", "must")
+    with pytest.raises(ValueError, match="resume must be one of auto, never, must, got 'maybe'"):
+        resumed(unfinished, "maybe")
+    assert sorted(p.name for p in unfinished.rglob("*")) == before
+
+
+def test_two_processes_cannot_write_to_one_folder(unfinished):
+    with Workdir(unfinished).claim():
+        output, _ = start(unfinished, f"{CONFIG}:edges,es,es").communicate(timeout=60)
+    assert f"error: another process is training in {unfinished}: wait for it" in output
+
+
+def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
+    """The counters start there: in the checkpoint, and in the moments of observations."""
+    search = build(tiny())
+    checkpoints = Checkpoints(unfinished / "checkpoints")
+    found = checkpoints.latest(jax.eval_shape(search.init, jax.random.key(0)))
+    assert found is not None
+    count = np.float32(2.0**31)
+    moments = found.state.moments
+    grown = moments._replace(count=count, deviation=moments.deviation * count / moments.count)
+    state = found.state._replace(moments=grown)
+    shutil.rmtree(unfinished / "checkpoints")
+    steps = 2**31 - 5
+    Checkpoints(unfinished / "checkpoints").save(state, {"env_steps": steps, "episodes": 2**33})
+    resumed(unfinished)
+    rows = read_rows(unfinished)
+    assert [row["env_steps"] for row in rows[4:]] == [steps + 11 * 16, steps + 2 * 11 * 16]
+    assert [row["episodes"] for row in rows[4:]] == [2**33 + 11, 2**33 + 22]
+    assert rows[-1]["env_steps"] > 2**31
+    last = Checkpoints(unfinished / "checkpoints").latest(state)
+    assert last is not None
+    assert last.state.moments.count >= count
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(last.state.moments))
+    std = jnp.sqrt(last.state.moments.deviation / last.state.moments.count)
+    before = jnp.sqrt(moments.deviation / moments.count)
+    np.testing.assert_allclose(std, before, rtol=1e-3)
