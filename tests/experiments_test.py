@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_the_policy_file_is_enough_to_act(trained):
 
 def test_a_file_that_holds_no_policy_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    with pytest.raises(ValueError, match="holds no policy: config, normalizer_mean"):
+    with pytest.raises(ValueError, match="holds no policy: config, moments_count, .* is missing"):
         load_policy(tmp_path / "other.npz")
 
 
@@ -211,12 +212,29 @@ def test_an_argument_that_a_section_does_not_have_is_refused_with_the_nearest():
 
 
 def test_the_command_trains(tmp_path):
-    config = f"--config={CONFIGS / 'regression_ars.py'}:smoke"
-    good = run(config, f"--workdir={tmp_path / 'run'}", "--config.task.batch_size=64")
+    good = run(
+        f"--config={CONFIGS / 'regression_ars.py'}:smoke",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.task.batch_size=64",
+        "--config.deterministic=True",
+        "--config.virtual_shards=2",
+    )
     assert good.returncode == 0, good.stderr
+    assert good.stderr == ""
     assert "Return " in good.stdout.splitlines()[-5]
     assert "Pictures" in good.stdout.splitlines()[-1]
+    assert "Note" not in good.stdout
     assert json.loads((tmp_path / "run" / "config.json").read_text())["task"]["batch_size"] == 64
+    # An XLA that did not know them would have ended the process.
+    flags = Workdir(tmp_path / "run").read("provenance.json")["xla_flags"].split()
+    assert "--xla_gpu_deterministic_ops=true" in flags
+    assert ("--xla_cpu_max_isa=AVX" in flags) == (platform.machine() == "x86_64")
+
+
+def test_without_the_flags_that_it_needs_a_promise_is_not_made(tmp_path, capsys):
+    train.train(pendulum(virtual_shards=1, deterministic=True), Workdir(tmp_path))
+    told = capsys.readouterr().out
+    assert "Note: the same bits are promised only with XLA_FLAGS=--xla_" in told
 
 
 # --- config files ---------------------------------------------------------------------------------
