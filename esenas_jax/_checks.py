@@ -39,9 +39,9 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) 
     return float(value)
 
 
-def known(name: str, value: Any, allowed: Iterable[str]) -> Any:
+def known(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Return `value` if it is one of `allowed`; raise ValueError that lists them if not."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
     return value

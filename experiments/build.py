@@ -6,6 +6,7 @@ on the command line and `config.json` is complete. An argument that is itself a 
 an activation, an optimiser) is given by its name.
 """
 
+import dataclasses
 import difflib
 import inspect
 import types
@@ -113,6 +114,8 @@ _OPTAX = (
 )  # fmt: skip
 
 
+_FOR_SEARCH = (*FUNCTIONS, "devices", "virtual_shards")
+
 # Arguments that follow from other sections unless they are set.
 DERIVED: dict[str, None] = {"population_size": None}  # the candidates of a generation
 
@@ -179,6 +182,43 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a config says, checked."""
+
+    search: Search
+    run_key: jax.Array
+    generations: int
+    checkpoint_every: int
+    answer_episodes: int
+
+
+def plan(config: Any) -> Plan:
+    """Return what a whole config says.
+
+    Raises:
+        ConfigError: one sentence that names the value and what is allowed.
+    """
+    require(
+        config, "generations", "checkpoint_every", "answer_episodes", "seed", "deterministic",
+        *_FOR_SEARCH,
+    )  # fmt: skip
+    try:
+        if not isinstance(config["deterministic"], bool):
+            raise TypeError(
+                f"deterministic must be True or False, got {config['deterministic']!r}."
+            )
+        return Plan(
+            generations=_checks.integer("generations", config["generations"], 1, 2**31 - 1),
+            checkpoint_every=_checks.integer("checkpoint_every", config["checkpoint_every"], 1),
+            answer_episodes=_checks.integer("answer_episodes", config["answer_episodes"], 2),
+            run_key=jax.random.key(_checks.integer("seed", config["seed"], 0, 2**32 - 1)),
+            search=build(config),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
 def build(config: Any) -> Search:
     """Return the search that a config describes.
 
@@ -188,7 +228,7 @@ def build(config: Any) -> Search:
     Raises:
         ConfigError: one sentence that names the value and what is allowed.
     """
-    require(config, *FUNCTIONS, "devices", "virtual_shards")
+    require(config, *_FOR_SEARCH)
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     strategy = _call("strategy", config["strategy"])
@@ -232,7 +272,7 @@ def build_policy(config: Mapping[str, Any], obs_size: int, action_size: int) -> 
 def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
     if not isinstance(given, Mapping | ConfigDict) or "name" not in given:
         raise ConfigError(f"{kind} must be a section with a name, got {given!r}.")
-    # On the command line nothing is spelt None.
+    # On the command line None is a word, where an argument may be one.
     arguments = {name: None if value == "None" else value for name, value in given.items()}
     function = _named(f"{kind}.name", arguments.pop("name"), FUNCTIONS[kind])
     for key, choices in CHOICES.items():

@@ -6,6 +6,7 @@ changed on disk is found out instead of learnt from.
 """
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ class Checkpoint(NamedTuple):
     generation: int
     state: SearchState  # leaves are NumPy arrays
     totals: dict[str, int]  # of the metrics so far, exact
-    damaged: list[str]  # newer checkpoints that could not be read, and why
+    damaged: list[str]  # newer ones that could not be read, and why
 
 
 class Checkpoints:
@@ -46,6 +47,7 @@ class Checkpoints:
 
         if path.exists() and not path.is_dir():
             raise CheckpointError(f"{path} must be a folder, of checkpoints.")
+        _quiet_closed_loops()
         self.path = path
         self._ocp = ocp
         self._read_only = read_only
@@ -103,13 +105,15 @@ class Checkpoints:
     def latest(self, like: SearchState) -> Checkpoint | None:
         """Return the newest checkpoint that can be read, or None if there are none at all.
 
+        Damaged ones are set aside, so that their generations can be written again.
+
         Args:
             like: a state of the run's search, or its shapes.
 
         Raises:
-            CheckpointError: if it was written by another version, or none can be read.
+            CheckpointError: if it was written by another version, none is whole, or the disk
+                cannot be read now.
         """
-        _quiet_closed_loops()
         damaged: list[tuple[int, str]] = []
         for generation in reversed(self.generations()):
             try:
@@ -117,11 +121,16 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:
+                if _passing(error):
+                    raise CheckpointError(
+                        f"cannot read {self.path / str(generation)} ({_line(error)}): run the same "
+                        "command again when that is mended."
+                    ) from error
                 damaged.append((generation, f"{self.path / str(generation)} ({_line(error)})"))
                 continue
             if not self._read_only:
-                for bad, _ in damaged:  # or the same generation could not be written again
-                    self._manager.delete(bad)
+                for bad, _ in damaged:
+                    self._set_aside(bad)
             return Checkpoint(generation, state, totals, [text for _, text in damaged])
         if damaged:
             raise CheckpointError(
@@ -130,15 +139,21 @@ class Checkpoints:
             )
         return None
 
+    def _set_aside(self, generation: int) -> None:
+        aside = self.path / f"damaged-{generation}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.path / str(generation)).rename(aside)
+        self._manager.reload()
+
     def _read(self, generation: int, like: SearchState) -> tuple[SearchState, dict[str, int]]:
         expected = _leaves(like)
         about = self._about(generation)
-        if about["format"] != FORMAT or about["leaves"] != _describe(expected):
+        if about.get("format") != FORMAT or about["leaves"] != _describe(expected):
             raise CheckpointError(
                 f"the checkpoint {self.path / str(generation)} was written by esenas_jax "
-                f"{about['esenas_jax']} in another form (format {about['format']}) than this one, "
-                f"{esenas_jax.__version__} (format {FORMAT}), reads: go on with the version that "
-                "wrote it, or start over in another --workdir."
+                f"{about.get('esenas_jax')} in another form (format {about.get('format')}) than "
+                f"this one, {esenas_jax.__version__} (format {FORMAT}), reads: go on with the "
+                "version that wrote it, or start over in another --workdir."
             )
         leaves = self.leaves(generation)
         state = jax.tree.structure(like).unflatten([leaves[name] for name in expected])
@@ -194,8 +209,17 @@ def _digest(leaves: dict[str, np.ndarray]) -> str:
     return content.hexdigest()
 
 
+def _passing(error: Exception) -> bool:
+    """Return whether an error says nothing of the file: it may be read another time."""
+    gone = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return isinstance(error, OSError | MemoryError) and not gone
+
+
 def _quiet_closed_loops() -> None:
-    """Say nothing of Orbax's reads that fail after the first one did: that one is told."""
+    """Say nothing of Orbax's reads and writes that end after the first failed: that one is told.
+
+    They end in threads, some after the error has been handled: so this stays.
+    """
     before = sys.unraisablehook
     if getattr(before, "quiet", False):
         return

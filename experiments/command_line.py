@@ -13,7 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from experiments.build import ConfigError
+from experiments.build import ConfigError, require
 from experiments.checkpoints import CheckpointError
 from experiments.workdir import WorkdirError
 
@@ -24,22 +24,37 @@ class RunError(Exception):
 
 def run(main: Callable[[], None], *required: str) -> None:
     """Parse the command line and call `main`; what a user can mend ends in one sentence."""
-    flags.mark_flags_as_required(list(required))
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             sys.exit(f"error: unexpected arguments {' '.join(argv[1:])}.")
+        for name in required:
+            if flags.FLAGS[name].value is None:
+                sys.exit(f"error: --{name} is missing (--help lists the flags).")
         # Orbax logs tracebacks of errors that it then raises, JAX which devices it did not find.
         logging.set_verbosity(logging.FATAL)
         configure_jax()
-        if "config" in flags.FLAGS:
-            set_xla_flags(flags.FLAGS.config)
         try:
+            if "config" in flags.FLAGS:
+                set_xla_flags(flags.FLAGS.config)
             main()
         except (CheckpointError, ConfigError, RunError, WorkdirError) as error:
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError:  # of what is printed: its reader has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+def failure(what: str, error: Exception, more: str = "") -> RunError:
+    """Return one sentence for an error in what the user brought: a task, a policy, a space."""
+    lines = str(error).strip().splitlines() or [""]
+    # What is raised on the host by a compiled program carries its traceback in its message.
+    line = lines[-1] if "Traceback" in lines[0] else f"{type(error).__name__}: {lines[0]}"
+    return RunError(f"{what} failed with {line.rstrip('.')}{more}.")
 
 
 def xla_flags(config: Any) -> list[str]:
@@ -48,6 +63,7 @@ def xla_flags(config: Any) -> list[str]:
     `virtual_shards`: XLA fuses programs for one device and for many differently, and on a CPU it
     contracts a product and a sum to one rounding within a fusion; AVX has no instruction for that.
     """
+    require(config, "virtual_shards", "deterministic")
     out = []
     if config["virtual_shards"] and platform.machine() in ("x86_64", "AMD64"):
         out.append("--xla_cpu_max_isa=AVX")
@@ -121,11 +137,16 @@ def load_config(file: str) -> ConfigDict:
     """Return the config "FILE" or "FILE:VARIANT", without overrides; exit if it cannot be had."""
     path, _, name = file.partition(":")
     try:
-        return runpy.run_path(path)["get_config"](name or None)
-    except KeyError:
-        sys.exit(f"error: cannot load the config {file}: it defines no get_config.")
-    except (OSError, ValueError, SyntaxError, ImportError) as error:
-        sys.exit(f"error: cannot load the config {file}: {error}")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path!r}")
+        found = runpy.run_path(path)
+        if "get_config" not in found:
+            raise ValueError("it defines no get_config")
+        return found["get_config"](name or None)
+    except Exception as error:  # of the user's own file
+        line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        sys.exit(f"error: cannot load the config {file}: {kind}{line}.")
 
 
 def _leaves(section: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

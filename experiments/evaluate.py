@@ -18,15 +18,17 @@ from esenas_jax import _checks
 from esenas_jax.answer import Contender, choose_answer, reevaluate
 from esenas_jax.types import Stream, stream
 from experiments import command_line
-from experiments.build import ConfigError, describe
-from experiments.checkpoints import Checkpoints
+from experiments.build import ConfigError, Plan, describe, plan
+from experiments.checkpoints import CheckpointError, Checkpoints
+from experiments.command_line import failure
 from experiments.policy_file import load_contender
-from experiments.train import checked, measured, table, worth
+from experiments.progress import say
+from experiments.results import measured, table, worth
 from experiments.workdir import Workdir, WorkdirError
 
 
-def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, str]:
-    """Return the lines that say what the run is worth.
+def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, Any]:
+    """Return what the run is worth, as `worth` does, and `run`: what was measured.
 
     Args:
         workdir: of a run.
@@ -34,7 +36,7 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
         seed: of their starts, in [0, 2^32).
 
     Raises:
-        ConfigError, WorkdirError, CheckpointError: in one sentence.
+        ConfigError, WorkdirError, CheckpointError, RunError: in one sentence.
     """
     try:
         episodes = _checks.integer("episodes", episodes, 2)
@@ -44,38 +46,43 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     # On one device, whatever the run has: the same seed gives the same number.
     alone = {"devices": 1, "virtual_shards": None, "deterministic": False}
     config = ConfigDict(workdir.read("config.json") | alone)
-    run = checked(config)
-    search = run["search"]
-    about, chosen = _chosen(workdir, run)
-    key = stream(jax.random.key(seed), 0, Stream.EVALUATE)
-    starts = jnp.arange(episodes, dtype=jnp.int32)[None]
-    field = jax.tree.map(lambda x: jnp.asarray(x)[None], chosen)
-    report = jax.jit(lambda key, starts: reevaluate(search, key, field, starts))(key, starts)
-    result = worth(jax.device_get(jax.tree.map(jnp.ravel, report)))
-    return {"Run": f"{describe(config)}, {about}"} | measured(result, f"of seed {seed}")
+    run = plan(config)
+    try:
+        about, chosen = _chosen(workdir, run)
+        key = stream(jax.random.key(seed), 0, Stream.EVALUATE)
+        starts = jnp.arange(episodes, dtype=jnp.int32)[None]
+        field = jax.tree.map(lambda x: jnp.asarray(x)[None], chosen)
+        report = jax.jit(lambda key, starts: reevaluate(run.search, key, field, starts))
+        seen = jax.device_get(jax.tree.map(jnp.ravel, report(key, starts)))
+    except (CheckpointError, WorkdirError):
+        raise
+    except Exception as error:
+        raise failure("measuring", error) from error
+    return {"run": f"{describe(config)}, {about}"} | worth(seen)
 
 
-def _chosen(workdir: Workdir, run: dict[str, Any]) -> tuple[str, Contender]:
-    search, run_key = run["search"], run["run_key"]
+def _chosen(workdir: Workdir, run: Plan) -> tuple[str, Contender]:
     if workdir.finished():
         try:
-            chosen = load_contender(workdir.path / "policy.npz", search)
+            chosen = load_contender(workdir.path / "policy.npz", run.search)
         except (OSError, ValueError, KeyError) as error:
             raise WorkdirError(f"cannot use the policy of a finished run: {error}") from error
-        return f"finished after {run['generations']} generations", chosen
+        return f"finished after {run.generations} generations", chosen
     checkpoints = Checkpoints(workdir.path / "checkpoints", read_only=True)
-    found = checkpoints.latest(jax.eval_shape(search.init, run_key))
+    found = checkpoints.latest(jax.eval_shape(run.search.init, run.run_key))
     if found is None:
         raise WorkdirError(f"{workdir.path} has no checkpoint yet: there is nothing to evaluate.")
+    for damaged in found.damaged:
+        say(f"A checkpoint is damaged: {damaged}.")
     state = jax.tree.map(jnp.asarray, found.state)
-    answer = choose_answer(search, run_key, state, run["answer_episodes"])
-    return f"generation {found.generation} of {run['generations']}", answer.chosen
+    answer = choose_answer(run.search, run.run_key, state, run.answer_episodes)
+    return f"generation {found.generation} of {run.generations}", answer.chosen
 
 
 def main() -> None:
     """Measure and print."""
-    workdir = Workdir(_WORKDIR.value or "", make=False)
-    print(table(evaluate(workdir, _EPISODES.value, _SEED.value)))
+    found = evaluate(Workdir(_WORKDIR.value or ""), _EPISODES.value, _SEED.value)
+    say(table({"Run": found["run"]} | measured(found, f"of seed {_SEED.value}")))
 
 
 if __name__ == "__main__":

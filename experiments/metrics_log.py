@@ -1,5 +1,6 @@
 """The numbers of a run, a row a generation: `metrics.jsonl`, and TensorBoard events beside it."""
 
+import contextlib
 import json
 import os
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from experiments.workdir import WorkdirError
+from experiments.workdir import Workdir, WorkdirError, write_whole
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -20,46 +21,49 @@ class MetricsLog:
     """Both files, cut back to the first rows and open for more.
 
     Args:
-        folder: where they are.
+        workdir: where they are.
         generations: how many rows stay; no generation may appear twice.
 
     Raises:
-        WorkdirError: if there are fewer.
+        WorkdirError: if there are fewer, or they cannot be written.
     """
 
-    def __init__(self, folder: Path, generations: int) -> None:
+    def __init__(self, workdir: Workdir, generations: int) -> None:
         # Here, because it brings protobuf; written by this thread, so that a full disk is noticed.
         from tensorboardX.event_file_writer import EventsWriter, event_pb2
 
-        path = folder / "metrics.jsonl"
+        self._workdir = workdir
+        self._event: Any = getattr(event_pb2, "Event")  # noqa: B009, made at run time
+        folder, path = workdir.path, workdir.path / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True)[:generations] if path.exists() else []
         rows = _parse(lines)
-        if rows is None or [row.get("generation") for row in rows] != list(range(generations)):
+        if [row.get("generation") for row in rows] != list(range(generations)):
             raise WorkdirError(
                 f"{path} does not hold the {generations} generations before the checkpoint: "
                 f"remove {folder} to start over."
             )
-        partial = path.with_name(".metrics.jsonl.partial")
-        partial.write_bytes(b"".join(lines))
-        partial.replace(path)
-        self._lines = path.open("a")
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._event: Any = getattr(event_pb2, "Event")  # noqa: B009, made at run time
-        self._events: Any = EventsWriter(str(folder / "events"))
-        for row in rows:
-            self._add_event(row)
+        with workdir.writing():
+            write_whole(path, b"".join(lines))
+            times = self._wall_times()
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._events: Any = EventsWriter(str(folder / "events"))
+            self._lines = path.open("a")
+            for row in rows:
+                self._add_event(row, times.get(row["generation"], time.time()))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row to both."""
-        self._lines.write(json.dumps(row) + "\n")
-        self._add_event(row)
-        self._lines.flush()
-        self._events.flush()
+        with self._workdir.writing():
+            self._lines.write(json.dumps(row) + "\n")
+            self._add_event(row, time.time())
+            self._lines.flush()
+            self._events.flush()
 
     def sync(self) -> None:
         """Return when all rows are on the disk: a checkpoint must not be ahead of them."""
-        os.fsync(self._lines.fileno())
+        with self._workdir.writing():
+            os.fsync(self._lines.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -70,20 +74,43 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lines.close()
-        self._events.close()
+        # On a full disk closing fails again, and what was wrong is told already.
+        with contextlib.suppress(OSError):
+            self._lines.close()
+        with contextlib.suppress(OSError):
+            self._events.close()
 
-    def _add_event(self, row: Mapping[str, Any]) -> None:
+    def _add_event(self, row: Mapping[str, Any], wall_time: float) -> None:
         event = self._event()
-        event.wall_time, event.step = time.time(), row["generation"]
+        event.wall_time, event.step = wall_time, row["generation"]
         for name, value in row.items():
             if value is not None and name != "generation":
                 event.summary.value.add(tag=name, simple_value=value)
         self._events.write_event(event)
 
+    def _wall_times(self) -> dict[int, float]:
+        """Return when each generation was written down, from the events that there are."""
+        out = {}
+        for file in self._workdir.path.glob("events.out.tfevents.*"):
+            data = file.read_bytes()
+            while len(data) > 12:  # length 8, its checksum 4, event, its checksum 4
+                size = int.from_bytes(data[:8], "little")
+                try:
+                    event = self._event.FromString(data[12 : 12 + size])
+                except Exception:  # torn: the run was killed while it wrote
+                    break
+                out[event.step] = event.wall_time
+                data = data[16 + size :]
+        return out
 
-def _parse(lines: list[bytes]) -> list[dict[str, Any]] | None:
-    try:
-        return [json.loads(line) for line in lines if line.endswith(b"\n")]
-    except ValueError:
-        return None
+
+def _parse(lines: list[bytes]) -> list[dict[str, Any]]:
+    """Return the rows of whole lines; {} for what is none."""
+    out = []
+    for line in lines:
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else {}
+        except ValueError:
+            row = {}
+        out.append(row if isinstance(row, dict) else {})
+    return out

@@ -1,5 +1,6 @@
 """`policy.npz`: all that it takes to act."""
 
+import io
 import json
 import os
 import zipfile
@@ -18,6 +19,7 @@ from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Genotype
 from experiments.build import build_policy
+from experiments.workdir import write_whole
 
 
 def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> None:
@@ -41,18 +43,17 @@ def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> N
     arrays: dict[str, Any] = {
         f"genotype_{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(chosen.genotype))
     }
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            weights=np.asarray(chosen.params),
-            normalizer_mean=mean,
-            normalizer_scale=scale,
-            **{f"moments_{name}": np.asarray(x) for name, x in chosen.moments._asdict().items()},
-            config=np.array(json.dumps(described)),
-            **arrays,
-        )
-    partial.replace(path)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        weights=np.asarray(chosen.params),
+        normalizer_mean=mean,
+        normalizer_scale=scale,
+        config=np.array(json.dumps(described)),
+        **{f"moments_{name}": np.asarray(x) for name, x in chosen.moments._asdict().items()},
+        **arrays,
+    )
+    write_whole(path, file.getvalue())
 
 
 def load_policy(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array]:

@@ -1,10 +1,20 @@
 """How far a run is: a live line on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print; a run whose reader has gone (`| head`, a closed terminal) goes on without one."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 EVERY_SECONDS = 10.0  # between two plain lines
 
@@ -68,10 +78,7 @@ class Progress:
             return
         self._due = elapsed + EVERY_SECONDS
         left = elapsed / (done - self._first) * (self._total - done)
-        print(
-            f"generation {done}/{self._total}  {text}  {elapsed:.0f} s, {left:.0f} s left",
-            flush=True,
-        )
+        say(f"generation {done}/{self._total}  {text}  {elapsed:.0f} s, {left:.0f} s left")
 
 
 def _number(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -17,7 +18,8 @@ _PACKAGES = (
 )  # fmt: skip
 # If one of them changes within a run, its bits may.
 _DECIDE = (
-    "commit", "dirty", "python", "versions", "device", "platform", "matmul_precision", "xla_flags",
+    "commit", "dirty", "python", "versions", "device", "cpu", "platform", "matmul_precision",
+    "xla_flags",
 )  # fmt: skip
 
 
@@ -25,13 +27,16 @@ def provenance() -> dict[str, Any]:
     """Return what is known before anything is computed."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if (changes := _git("status", "--porcelain")) is None else bool(changes),
+        "dirty": None
+        if (changes := _git("status", "--porcelain", "--untracked-files=no")) is None
+        else bool(changes),
         "command": sys.argv,
         "python": sys.version.split()[0],
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "device_count": jax.device_count(),
+        "cpu": _cpu(),
         "cpu_count": os.cpu_count(),
         "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
@@ -40,7 +45,21 @@ def provenance() -> dict[str, Any]:
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what differs between two starts of a run that can change its bits."""
-    return [name for name in _DECIDE if before.get(name) != now.get(name)]
+
+    def flags(origin: Mapping[str, Any]) -> list[str]:
+        # How many devices a CPU pretends to have is the affair of `devices`.
+        given = str(origin.get("xla_flags", "")).split()
+        return [flag for flag in given if "force_host_platform_device_count" not in flag]
+
+    return [
+        name
+        for name in _DECIDE
+        if (
+            flags(before) != flags(now)
+            if name == "xla_flags"
+            else before.get(name) != now.get(name)
+        )
+    ]
 
 
 def peak_memory() -> dict[str, int | None]:
@@ -52,6 +71,16 @@ def peak_memory() -> dict[str, int | None]:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     used = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     return {"host_bytes": kilobytes * 1024, "device_bytes": max(used, default=None)}
+
+
+def _cpu() -> str:
+    """Return the processor's model: another one may have other instructions, and round so."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def _git(*arguments: str) -> str | None:

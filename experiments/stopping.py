@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
 import threading
 from types import TracebackType
+
+from experiments.progress import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,10 +23,9 @@ class Stopping:
         self.saves = False  # whether the run would save before it stops: else it stops at once
 
     def __enter__(self) -> "Stopping":
-        self._reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        self._writing = writing
-        signal.set_wakeup_fd(writing)
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        signal.set_wakeup_fd(self._writing)
         self._before = {s: signal.signal(s, lambda *_: None) for s in SIGNALS}
         threading.Thread(target=self._listen, daemon=True).start()
         return self
@@ -45,15 +47,17 @@ class Stopping:
             if number not in SIGNALS:
                 continue
             if not self.saves:
-                print(f"\n{STOPPED}", flush=True)
-                os._exit(128 + number)
-            if self.asked is not None and number == signal.SIGINT:
-                print("\nStopped at once; what was saved before is intact.", flush=True)
-                os._exit(128 + number)
+                _exit(number, "\nStopped; the same command goes on from what was saved.")
             if self.asked is None:
                 self.asked = number
-                print("\nStopping after this generation; Ctrl-C stops at once.", flush=True)
+                say("\nStopping after this generation; Ctrl-C stops at once.")
+            elif number == signal.SIGINT:
+                _exit(number, "\nStopped at once; what was saved before is intact.")
         os.close(self._reading)
 
 
-STOPPED = "Stopped; the same command goes on from the last checkpoint."
+def _exit(number: int, why: str) -> None:
+    say(why)
+    if sys.stdout.isatty():
+        say("\x1b[?25h", end="")  # the live line had hidden the cursor
+    os._exit(128 + number)

@@ -4,13 +4,11 @@
 
 Any field of the config can be overridden, `--config.strategy.noise_std=0.05` say; a config's short
 variant stands behind a colon, `--config=experiments/configs/quickstart.py:smoke`. The same command
-goes on with a run that was stopped or killed, and comes to the same bits. All side effects of a run
-are here: the library computes, and this file reads, prints, times and writes.
+goes on with a run that was stopped or killed, and comes to the same bits.
 """
 
 import dataclasses
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,50 +18,28 @@ import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from numpy.typing import ArrayLike
 
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, choose_answer
 from esenas_jax.search import Metrics, Search, SearchState
-from esenas_jax.types import Evaluation
 from experiments import command_line
-from experiments.build import ConfigError, build, describe, require
+from experiments.build import Plan, describe, plan
 from experiments.checkpoints import Checkpoints
-from experiments.command_line import RunError, xla_flags
+from experiments.command_line import RunError, failure, xla_flags
 from experiments.metrics_log import MetricsLog, read_rows
 from experiments.policy_file import save_policy
-from experiments.progress import Progress
+from experiments.progress import Progress, say
 from experiments.provenance import changed, peak_memory, provenance
 from experiments.report import draw_network, learning_curve
-from experiments.stopping import STOPPED, Stopping
+from experiments.results import measured, result, table
+from experiments.stopping import Stopping
 from experiments.workdir import Workdir, WorkdirError, finite
 
 MAX_DISCARDED = 3  # generations in a row
 RESUME = ("auto", "never", "must")
 
 Step = Callable[[jax.Array, SearchState], tuple[SearchState, Metrics]]
-
-
-@dataclasses.dataclass
-class Run:
-    """A run under way: what its config says, checked, and where it is written to."""
-
-    config: ConfigDict
-    search: Search
-    run_key: jax.Array
-    generations: int
-    checkpoint_every: int
-    answer_episodes: int
-    workdir: Workdir
-    checkpoints: Checkpoints
-    stopping: Stopping
-    origin: dict[str, Any]  # its provenance
-    seconds: dict[str, float]  # of this start
-
-    def account(self) -> None:
-        """Write down where the run comes from, and what it took so far."""
-        spent = {"seconds": self.seconds, "peak_memory": peak_memory()}
-        self.workdir.write("provenance.json", self.origin | spent)
+Totals = dict[str, int]  # of the metrics so far: Python integers, always exact
 
 
 def train(
@@ -79,9 +55,16 @@ def train(
         stopping: asks the run to stop after a generation.
 
     Raises:
+        ValueError: if there is no such way to resume.
         ConfigError, WorkdirError, CheckpointError, RunError: in one sentence.
     """
     resume = _checks.known("resume", resume, RESUME)
+    planned = plan(config)
+    missing = [f for f in xla_flags(config) if f not in os.environ.get("XLA_FLAGS", "").split()]
+    if missing:
+        say(f"Note: the same bits are promised only with XLA_FLAGS={' '.join(missing)}.")
+    if resume == "must" and not list((workdir.path / "checkpoints").glob("[0-9]*")):
+        raise WorkdirError(f"{workdir.path} holds no checkpoint to go on from, and --resume=must.")
     with workdir.claim():
         begun = workdir.holds(config.to_dict(), _may_differ(config))
         if begun and resume == "never":
@@ -89,152 +72,204 @@ def train(
                 f"{workdir.path} holds a run, and --resume=never: choose another --workdir, or "
                 "remove that folder."
             )
-        if begun and (result := workdir.finished()):
-            print(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
-            return result
-        checkpoints = Checkpoints(workdir.path / "checkpoints")
-        if resume == "must" and not (begun and checkpoints.generations()):
-            raise WorkdirError(
-                f"{workdir.path} holds no checkpoint to go on from, and --resume=must."
-            )
-        fields = checked(config)
+        if begun and (found := workdir.finished()):
+            say(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
+            return found
         run = Run(
-            **fields,
             config=config,
+            plan=planned,
             workdir=workdir,
-            checkpoints=checkpoints,
+            checkpoints=Checkpoints(workdir.path / "checkpoints"),
             stopping=stopping or Stopping(),
-            origin=provenance() | {"devices_used": fields["search"].population.devices},
-            seconds={"compile": 0.0, "run": 0.0, "host": 0.0, "answer": 0.0},
+            origin=provenance() | {"devices_used": planned.search.population.devices},
         )
-        try:
-            return _carry_out(run, begun)
-        except OSError as error:
-            raise RunError(
-                f"cannot write to {workdir.path} ({error.strerror or error}); what was saved is "
-                "intact: make room, and run the same command again."
-            ) from error
+        run.begin(begun)
+        return run.carry_out(begun)
 
 
 def _may_differ(config: ConfigDict) -> set[str]:
     """Return the fields that change nothing of what a run comes to."""
-    return {"checkpoint_every"} | ({"devices"} if config.get("virtual_shards") else set())
+    return {"checkpoint_every"} | ({"devices"} if config.virtual_shards else set())
 
 
-def checked(config: ConfigDict) -> dict[str, Any]:
-    """Return what a config says, as fields of a Run; raise ConfigError if it cannot be."""
-    require(config, "generations", "checkpoint_every", "answer_episodes", "seed", "deterministic")
-    try:
-        if not isinstance(config.deterministic, bool):
-            raise TypeError(f"deterministic must be True or False, got {config.deterministic!r}.")
-        out = {
-            "generations": _checks.integer("generations", config.generations, 1, 2**31 - 1),
-            "checkpoint_every": _checks.integer("checkpoint_every", config.checkpoint_every, 1),
-            "answer_episodes": _checks.integer("answer_episodes", config.answer_episodes, 2),
-            "run_key": jax.random.key(_checks.integer("seed", config.seed, 0, 2**32 - 1)),
-            "search": build(config),
-        }
-    except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    missing = [f for f in xla_flags(config) if f not in os.environ.get("XLA_FLAGS", "").split()]
-    if missing:
-        print(f"Note: the same bits are promised only with XLA_FLAGS={' '.join(missing)}.")
-    return out
+@dataclasses.dataclass
+class Run:
+    """A run under way."""
 
-
-def _carry_out(run: Run, begun: bool) -> dict[str, Any]:
-    config, search, workdir = run.config, run.search, run.workdir
-    if begun:
-        run.origin["earlier"] = _earlier(workdir, run.origin)
-    else:
-        workdir.write("config.json", config.to_dict())
-    run.account()
-    print(f"{describe(config)} on {_devices(run.origin)}:")
-    print(
-        f"{search.num_candidates} candidates a generation, {search.policy.num_params} parameters, "
-        f"architectures from {search.policy.space}."
+    config: ConfigDict
+    plan: Plan
+    workdir: Workdir
+    checkpoints: Checkpoints
+    stopping: Stopping
+    origin: dict[str, Any]  # its provenance
+    seconds: dict[str, float] = dataclasses.field(  # of this start
+        default_factory=lambda: {"compile": 0.0, "run": 0.0, "host": 0.0, "answer": 0.0}
     )
-    state, step = _compile(run)
-    totals = {"env_steps": 0, "episodes": 0}
-    if begun and (found := run.checkpoints.latest(state)):
-        for damaged in found.damaged:
-            print(f"A checkpoint is damaged and was removed: {damaged}.")
-        print(f"Going on from the checkpoint of generation {found.generation}.", flush=True)
-        # As the compiled program wants them: on all devices.
-        state = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), found.state, state)
-        totals = found.totals
-    run.origin["from_generation"] = int(state.generation)
-    with MetricsLog(workdir.path, int(state.generation)) as log:
-        state = _generations(run, log, state, step, totals)
 
-    print(
-        f"Choosing the answer, then measuring it on untouched seeds, {run.answer_episodes} "
-        "episodes each; the program for that is compiled first.",
-        flush=True,
-    )
-    started = time.perf_counter()
-    answer = jax.device_get(choose_answer(search, run.run_key, state, run.answer_episodes))
-    run.seconds["answer"] = time.perf_counter() - started
-    run.account()
-    rows = read_rows(workdir.path)
-    save_policy(workdir.path / "policy.npz", search, config, answer.chosen)
-    try:
-        _pictures(workdir, rows, search, answer, describe(config))
-    finally:
-        # The last of all: with it the run is finished.
-        workdir.write("result.json", _result(search, answer, rows[0], rows[-1]))
-    return workdir.read("result.json")
+    def begin(self, begun: bool) -> None:
+        """Write down what is going to be run, and say it."""
+        if begun:
+            self.origin["earlier"] = _earlier(self.workdir, self.origin)
+        else:
+            self.workdir.write("config.json", self.config.to_dict())
+        self.account()
+        search = self.plan.search
+        say(
+            f"{describe(self.config)} on {_devices(self.origin)}:\n"
+            f"{search.num_candidates} candidates a generation, {search.policy.num_params} "
+            f"parameters, architectures from {search.policy.space}."
+        )
 
+    def account(self) -> None:
+        """Write down where the run comes from, and what it took so far."""
+        spent = {"seconds": self.seconds, "peak_memory": peak_memory()}
+        self.workdir.write("provenance.json", self.origin | spent)
 
-def _generations(
-    run: Run, log: MetricsLog, state: SearchState, step: Step, totals: dict[str, int]
-) -> SearchState:
-    """Carry out the generations that are left; return the last state."""
-    first, last = int(state.generation), run.generations
-    good, good_totals = state, totals  # a discarded generation is not saved: it learnt nothing
-
-    def save() -> None:
-        log.sync()
-        run.checkpoints.save(good, good_totals)
-        run.account()
-
-    with Progress(last, first) as progress:
-        run.stopping.saves = True
-        all_equal = False
-        began = time.perf_counter()
-        for generation in range(first, last):
-            started = time.perf_counter()
-            try:
-                state, metrics = step(run.run_key, state)
-                row = _row(jax.device_get(metrics), totals)
-            except Exception as error:
-                save()
-                raise _failed(run, f"generation {generation}", error) from error
-            run.seconds["run"] += time.perf_counter() - started
-            totals = {name: row[name] for name in totals}
-            log.add(row)
-            progress.update(row)
-            if not all_equal and row["fitness_min"] is not None:
-                all_equal = row["fitness_min"] == row["fitness_max"]
-                if all_equal:
-                    print(_ALL_EQUAL.format(**row))
-            if row["discarded"] >= MAX_DISCARDED:
-                save()
-                raise RunError(_discarded(row, int(good.generation)))
-            if not row["discarded"]:
-                good, good_totals = state, totals
-            run.seconds["host"] = time.perf_counter() - began - run.seconds["run"]
-            if (generation + 1) % run.checkpoint_every == 0 or generation + 1 == last:
-                save()
-            if run.stopping.asked is not None and generation + 1 < last:
-                save()
-                print(
-                    f"Stopped after generation {generation + 1} of {last}. The same command goes "
-                    "on from there."
+    def carry_out(self, begun: bool) -> dict[str, Any]:
+        """Run what is left of it, and return the result."""
+        saved, totals = self._saved() if begun else (None, {"env_steps": 0, "episodes": 0})
+        self.origin["from_generation"] = 0 if saved is None else int(saved.generation)
+        with MetricsLog(self.workdir, self.origin["from_generation"]) as log:
+            state, step = self._compile()
+            if saved is not None:
+                # As the compiled program wants them: on all devices.
+                state = jax.tree.map(
+                    lambda new, old: jax.device_put(new, old.sharding), saved, state
                 )
-                raise SystemExit(128 + run.stopping.asked)
-        run.stopping.saves = False
-    return state
+            state = self._generations(log, state, step, totals)
+        return self._conclude(state)
+
+    def _saved(self) -> tuple[SearchState | None, Totals]:
+        """Return the newest checkpoint's state and totals, before anything is compiled."""
+        try:
+            like = jax.eval_shape(self.plan.search.init, self.plan.run_key)
+        except Exception as error:
+            raise self._failed("the first state", error) from error
+        found = self.checkpoints.latest(like)
+        if found is None:
+            return None, {"env_steps": 0, "episodes": 0}
+        for damaged in found.damaged:
+            say(f"A checkpoint is damaged and was set aside: {damaged}.")
+        say(f"Going on from the checkpoint of generation {found.generation}.")
+        return found.state, found.totals
+
+    def _compile(self) -> tuple[SearchState, Step]:
+        cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+        later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
+        say(f"Compiling a generation. A Brax program takes about 20 s; {later}.")
+        started = time.perf_counter()
+        search, run_key = self.plan.search, self.plan.run_key
+        try:
+            state = jax.jit(search.init)(run_key)
+            step = jax.jit(search.step).lower(run_key, state).compile()
+        except Exception as error:
+            raise self._failed("compiling a generation", error) from error
+        self.seconds["compile"] = time.perf_counter() - started
+        say(f"Compiled in {self.seconds['compile']:.1f} s.")
+        return state, step
+
+    def _generations(
+        self, log: MetricsLog, state: SearchState, step: Step, totals: Totals
+    ) -> SearchState:
+        """Carry out the generations that are left; return the last state."""
+        first, last = int(state.generation), self.plan.generations
+        good = (state, totals)  # a discarded generation is not saved: it learnt nothing
+        told = False
+        with Progress(last, first) as progress:
+            self.stopping.saves = True
+            for generation in range(first, last):
+                try:
+                    state, row = self._generation(step, state, totals)
+                except Exception as error:
+                    raise self._failed(f"generation {generation}", error, log, good) from error
+                started = time.perf_counter()
+                totals = {name: row[name] for name in totals}
+                log.add(row)
+                progress.update(row)
+                if not told and not row["failed"] and row["fitness_min"] == row["fitness_max"]:
+                    told = True
+                    say(_ALL_EQUAL.format(**row))
+                if row["discarded"] >= MAX_DISCARDED:
+                    self._save(log, *good)
+                    raise RunError(_discarded(row, int(good[0].generation)))
+                if not row["discarded"]:
+                    good = (state, totals)
+                done = generation + 1
+                if done == last or done % self.plan.checkpoint_every == 0:
+                    self._save(log, *good)
+                if self.stopping.asked is not None and done < last:
+                    self._save(log, *good)
+                    self._stop(done, int(good[0].generation))
+                self.seconds["host"] += time.perf_counter() - started
+            self.stopping.saves = False
+            if self.stopping.asked is not None:
+                self._stop(last, int(good[0].generation))
+        return state
+
+    def _stop(self, done: int, saved: int) -> None:
+        where = "there" if saved == done else f"generation {saved}"
+        say(
+            f"Stopped after generation {done} of {self.plan.generations}. The same command goes on "
+            f"from {where}."
+        )
+        raise SystemExit(128 + (self.stopping.asked or 0))
+
+    def _generation(
+        self, step: Step, state: SearchState, totals: Totals
+    ) -> tuple[SearchState, dict[str, Any]]:
+        started = time.perf_counter()
+        state, metrics = step(self.plan.run_key, state)
+        row = _row(jax.device_get(metrics), totals)
+        self.seconds["run"] += time.perf_counter() - started
+        return state, row
+
+    def _save(self, log: MetricsLog, state: SearchState, totals: Totals) -> None:
+        log.sync()
+        self.checkpoints.save(state, totals)
+        self.account()
+
+    def _conclude(self, state: SearchState) -> dict[str, Any]:
+        """Choose the answer, and write all that a finished run has."""
+        search, episodes = self.plan.search, self.plan.answer_episodes
+        say(
+            f"Choosing the answer, then measuring it on untouched seeds, {episodes} episodes each; "
+            "the program for that is compiled first."
+        )
+        started = time.perf_counter()
+        try:
+            answer = jax.device_get(choose_answer(search, self.plan.run_key, state, episodes))
+        except Exception as error:
+            raise self._failed("choosing the answer", error) from error
+        self.seconds["answer"] = time.perf_counter() - started
+        self.account()
+        rows = read_rows(self.workdir.path)
+        with self.workdir.writing():
+            save_policy(self.workdir.path / "policy.npz", search, self.config, answer.chosen)
+        try:
+            with self.workdir.writing():
+                _pictures(self.workdir, rows, search, answer, describe(self.config))
+        finally:
+            # The last of all: with it the run is finished.
+            self.workdir.write("result.json", result(search, answer, rows[0], rows[-1]))
+        return self.workdir.read("result.json")
+
+    def _failed(
+        self,
+        what: str,
+        error: Exception,
+        log: MetricsLog | None = None,
+        good: tuple[SearchState, Totals] | None = None,
+    ) -> RunError:
+        """Return one sentence for an error in what the user brought; save what there is."""
+        path = self.workdir.path / "traceback.txt"
+        with self.workdir.writing():
+            path.write_text("".join(traceback.format_exception(error)))
+        if log and good:
+            try:
+                self._save(log, *good)
+            except Exception as second:  # a lost device takes the state with it
+                say(f"The state before it could not be saved: {type(second).__name__}.")
+        return failure(what, error, f" (see {path})")
 
 
 _ALL_EQUAL = (
@@ -255,28 +290,19 @@ def _discarded(row: Mapping[str, Any], good: int) -> str:
     )
 
 
-def _failed(run: Run, what: str, error: Exception) -> RunError:
-    """Return one sentence for an error in what the user brought: a task, a policy, a space."""
-    path = run.workdir.path / "traceback.txt"
-    path.write_text("".join(traceback.format_exception(error)))
-    lines = str(error).strip().splitlines() or [""]
-    # What is raised on the host by a compiled program carries its traceback in its message.
-    line = lines[-1] if "Traceback" in lines[0] else f"{type(error).__name__}: {lines[0]}"
-    return RunError(f"{what} failed with {line.rstrip('.')} (see {path}).")
-
-
-def _earlier(workdir: Workdir, origin: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _earlier(workdir: Workdir, origin: Mapping[str, Any]) -> list[Any]:
     """Return the provenance of earlier starts, and say what has changed since the last."""
     try:
         last = workdir.read("provenance.json")
     except WorkdirError:
         return []
     if names := changed(last, origin):
-        print(
+        say(
             f"Note: {', '.join(names)} changed since the run was begun: it may end with other bits "
             "than an unbroken one."
         )
-    return [*last.pop("earlier", []), last]
+    before = last.pop("earlier", [])
+    return [*(before if isinstance(before, list) else []), last]
 
 
 def _devices(origin: Mapping[str, Any]) -> str:
@@ -285,55 +311,16 @@ def _devices(origin: Mapping[str, Any]) -> str:
     return f"{used} x {origin['device']}{more}"
 
 
-def summary(result: dict[str, Any], workdir: Workdir) -> str:
+def summary(found: dict[str, Any], workdir: Workdir) -> str:
     """Return the last lines of a run: what was found, and where to look at it."""
     origin = workdir.read("provenance.json")
-    lines = measured(result)
-    lines |= {
-        "Edges": f"{result['edges']} of {result['possible_edges']}, "
-        f"{result['weights']} distinct weights",
+    lines = measured(found, "on untouched seeds") | {
+        "Edges": f"{found['edges']} of {found['possible_edges']}, "
+        f"{found['weights']} distinct weights",
         "Devices": f"{origin['devices_used']} x {origin['device']}",
         "Pictures": f"{workdir.path / 'report'}: curve.png, network.png",
     }
     return table(lines)
-
-
-def measured(result: Mapping[str, Any], on: str = "on untouched seeds") -> dict[str, str]:
-    """Return the lines that say what a policy is worth."""
-    lines = {"Return": _pm(result["return"])}
-    if result["return"] != result["return_without_bonus"]:
-        before = result.get("first_return_without_bonus")
-        lines |= {
-            "Return without alive bonus": _pm(result["return_without_bonus"])
-            + ("" if before is None else f" (first generation {before:.4g})"),
-        }
-    if result["episode_length"]["mean"]:
-        lines["Episode length"] = f"{_pm(result['episode_length'])} steps"
-    failed = result["failed_episodes"]
-    return lines | {
-        "Measured on": f"{result['report_episodes']} episodes {on}, ± standard error"
-        + (f"; {failed} of them failed" if failed else "")
-    }
-
-
-def table(lines: Mapping[str, str]) -> str:
-    """Return lines with their names in a column."""
-    return "\n".join(f"{name:27s} {value}" for name, value in lines.items())
-
-
-def _compile(run: Run) -> tuple[SearchState, Step]:
-    cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
-    print(f"Compiling a generation. A Brax program takes about 20 s; {later}.", flush=True)
-    started = time.perf_counter()
-    try:
-        state = jax.jit(run.search.init)(run.run_key)
-        step = jax.jit(run.search.step).lower(run.run_key, state).compile()
-    except Exception as error:
-        raise _failed(run, "compiling a generation", error) from error
-    run.seconds["compile"] = time.perf_counter() - started
-    print(f"Compiled in {run.seconds['compile']:.1f} s.", flush=True)
-    return state, step
 
 
 def _row(metrics: Metrics, before: Mapping[str, int]) -> dict[str, Any]:
@@ -347,43 +334,6 @@ def _row(metrics: Metrics, before: Mapping[str, int]) -> dict[str, Any]:
     learners = values.pop("strategy")
     learners |= {f"controller_{k}": v for k, v in values.pop("controller").items()}
     return finite({**row, **values, **learners})
-
-
-def _result(
-    search: Search, found: Answer, first: dict[str, Any], last: dict[str, Any]
-) -> dict[str, Any]:
-    return worth(found.report) | {
-        "first_return_without_bonus": first["return_without_bonus"],
-        "edges": int(found.cost.edges),
-        "possible_edges": search.policy.max_edges,
-        "weights": int(found.cost.weights),
-        "generations": last["generation"] + 1,
-        "env_steps": last["env_steps"],
-        "episodes": last["episodes"],
-    }
-
-
-def worth(report: Evaluation) -> dict[str, Any]:
-    """Return what episodes [n] say of a policy, with standard errors."""
-    return {
-        "return": _mean(report.episode_return),
-        "return_without_bonus": _mean(report.return_without_bonus),
-        "episode_length": _mean(report.episode_length),
-        "report_episodes": int(report.episode_return.size),
-        "failed_episodes": int(report.failed.sum()),
-    }
-
-
-def _mean(per_episode: ArrayLike) -> dict[str, float]:
-    values = np.asarray(per_episode)
-    error = values.std(ddof=1) / np.sqrt(values.size)
-    return {"mean": float(values.mean()), "standard_error": float(error)}
-
-
-def _pm(value: dict[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "not finite"
-    return f"{value['mean']:.4g} ± {value['standard_error']:.2g}"
 
 
 def _pictures(
@@ -400,12 +350,9 @@ def _pictures(
 def main() -> None:
     """Train, and tell what was found."""
     workdir = Workdir(_WORKDIR.value or "")
-    try:
-        with Stopping() as stopping:
-            result = train(_CONFIG.value, workdir, _RESUME.value, stopping)
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
-    print(summary(result, workdir))
+    with Stopping() as stopping:
+        found = train(_CONFIG.value, workdir, _RESUME.value, stopping)
+    say(summary(found, workdir))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from experiments import train
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
 
-CONFIGS = "experiments/configs"
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "experiments" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_the_table_has_every_environment_that_brax_registers():
         for backend in set(tasks.BACKENDS) - set(backends):
             with pytest.raises(ValueError, match=f"Brax cannot make {name} with"):
                 tasks.brax_environment(name, backend)
-    committed = json.loads(Path("benchmarks/results/cpu/environments.json").read_text())["rows"]
+    committed = json.loads((ROOT / "benchmarks/results/cpu/environments.json").read_text())["rows"]
     assert [row["name"] for row in committed] == [f"{n}, {b}" for n, b in combinations()]
     assert all(np.isfinite(row["value"]) for row in committed)
 

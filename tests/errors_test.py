@@ -75,13 +75,17 @@ COMMAND = {
     ),
     "stray argument": (["extra"], "unexpected arguments extra."),
     "no workdir": (["--workdir="], "the workdir must have a name, got ''."),
+    "no config": (
+        ["--config="],
+        "cannot load the config : there is no file ''.",
+    ),
     "no such config": (
         ["--config=nowhere.py"],
-        "cannot load the config nowhere.py: .*No such file or directory.*",
+        "cannot load the config nowhere.py: there is no file 'nowhere.py'.",
     ),
     "no such config, in two words": (
         ["--config", "config.none.py"],
-        "cannot load the config config.none.py: .*No such file or directory.*",
+        "cannot load the config config.none.py: there is no file 'config.none.py'.",
     ),
     "a file that is no config": (
         [f"--config={ROOT / 'experiments' / 'build.py'}"],
@@ -89,7 +93,7 @@ COMMAND = {
     ),
     "a file that is no Python": (
         [f"--config={ROOT / 'README.md'}"],
-        "cannot load the config .*README.md: .*",
+        "cannot load the config .*README.md: SyntaxError: .*",
     ),
     "unknown variant": (
         [f"--config={REGRESSION}:smokeest"],
@@ -263,7 +267,7 @@ def test_a_wrong_config_is_refused_before_any_compile_and_leaves_the_folder_free
     name, tmp_path, monkeypatch
 ):
     field, value, sentence = CONFIGS[name]
-    monkeypatch.setattr(train, "_compile", no_compile)
+    monkeypatch.setattr(train.Run, "_compile", no_compile)
     config = tiny(devices=2) if field == "virtual_shards" else tiny()
     section, _, last = field.rpartition(".")
     with config.ignore_type():
@@ -296,7 +300,7 @@ def again(folder: Path) -> None:
 
 
 def measure(folder: Path) -> None:
-    evaluate.evaluate(Workdir(folder, make=False), episodes=4)
+    evaluate.evaluate(Workdir(folder), episodes=4)
 
 
 def unfinish(folder: Path) -> None:
@@ -337,6 +341,17 @@ def config_in_a_folder(folder: Path) -> None:
     (folder / "config.json").mkdir()
 
 
+def only_checkpoints(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("events."):
+            path.unlink()
+
+
+def lock_in_a_folder(folder: Path) -> None:
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()
+
+
 def other_version(folder: Path) -> None:
     unfinish(folder)
     about = folder / "checkpoints" / "4" / "about" / "metadata"
@@ -355,6 +370,25 @@ WORKDIRS = {
     ),
     "config that is a list": (
         replace("config.json", "[]"), again, "{folder}/config.json must hold a JSON object.",
+    ),
+    "results without a config": (
+        lambda folder: (folder / "config.json").unlink(), again,
+        "{folder} holds result.json of a run, but no config.json: choose another .* that folder.",
+    ),
+    "checkpoints without a config": (
+        only_checkpoints, again,
+        "{folder} holds checkpoints/. of a run, but no config.json: choose another .*",
+    ),
+    "result that is none": (
+        replace("result.json", '{"a": 1}'), again, "{folder}/result.json is no result of a run.",
+    ),
+    "a lock that is a folder": (
+        lock_in_a_folder, again, "cannot write the workdir {folder}: Is a directory.",
+    ),
+    "metrics that are none": (
+        lambda folder: (unfinish(folder), replace("metrics.jsonl", "[]\n3\n[]\n[]\n")(folder)),
+        again,
+        "{folder}/metrics.jsonl does not hold the 4 generations before the checkpoint: .*",
     ),
     "config that is a folder": (
         config_in_a_folder, again, "cannot read {folder}/config.json: .*Is a directory.*",
@@ -381,7 +415,7 @@ WORKDIRS = {
     ),
     "a config of nothing to evaluate": (
         without_sections, measure,
-        "the config has no answer_episodes, checkpoint_every.",
+        "the config has no answer_episodes, checkpoint_every, controller, .*, task.",
     ),
     "no checkpoint to evaluate yet": (
         no_checkpoints, measure,
@@ -397,24 +431,27 @@ WORKDIRS = {
     ),
     "one episode": (
         lambda folder: None,
-        lambda folder: evaluate.evaluate(Workdir(folder, make=False), episodes=1),
+        lambda folder: evaluate.evaluate(Workdir(folder), episodes=1),
         "episodes must be at least 2, got 1.",
     ),
     "a seed below none": (
         lambda folder: None,
-        lambda folder: evaluate.evaluate(Workdir(folder, make=False), seed=-1),
+        lambda folder: evaluate.evaluate(Workdir(folder), seed=-1),
         r"seed must be in \[0, 4294967295\], got -1.",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WORKDIRS)
-def test_a_wrong_workdir_is_refused_in_one_sentence_and_keeps_what_it_has(name, finished, tmp_path):
+def test_a_wrong_workdir_is_refused_before_any_compile_and_keeps_what_it_has(
+    name, finished, tmp_path, monkeypatch
+):
     spoil, use, sentence = WORKDIRS[name]
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     spoil(folder)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(train.Run, "_compile", no_compile)
     with pytest.raises(ONE_SENTENCE) as refused:
         use(folder)
     wanted = sentence.replace("{folder}", re.escape(str(folder)))
@@ -423,13 +460,13 @@ def test_a_wrong_workdir_is_refused_in_one_sentence_and_keeps_what_it_has(name, 
     assert kept == {p: b for p, b in before.items() if p.name != "provenance.json"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere but in /sys: see above")
 def test_a_folder_without_permission_is_refused(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     folder.chmod(0o500)
     with pytest.raises(WorkdirError, match=r"cannot write the workdir .*: Permission denied"):
-        Workdir(folder)
+        again(folder)
 
 
 # --- a task: evaluate, sentence -------------------------------------------------------------------
@@ -512,15 +549,22 @@ def test_a_wrong_task_ends_in_one_sentence(name, tmp_path, monkeypatch):
     wanted = sentence.replace("{folder}", re.escape(str(tmp_path)))
     assert re.fullmatch(wanted, str(refused.value)), refused.value
     assert not (tmp_path / "result.json").exists()
+    if evaluate is nan:
+        assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations() == [0]
     if "traceback.txt" in sentence:
         assert "Error: " in (tmp_path / "traceback.txt").read_text()
 
 
-def test_scores_that_are_all_equal_are_told_and_move_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("strategy", ["es", "ars"])
+def test_scores_that_are_all_equal_are_told_and_move_nothing(
+    strategy, tmp_path, monkeypatch, capsys
+):
     def equal(key, network, apply):
         return tasks.single_score(0.25 + 0.0 * score(network, apply))
 
-    train.train(with_task(equal, monkeypatch), Workdir(tmp_path))
+    config = with_task(equal, monkeypatch)
+    config.strategy = build.section("strategy", strategy, num_directions=4, num_exact=3)
+    train.train(config, Workdir(tmp_path))
     told = capsys.readouterr().out
     sentence = (
         "Generation 0: every candidate scored 0.25; nothing can be learnt while all scores are "
@@ -530,8 +574,8 @@ def test_scores_that_are_all_equal_are_told_and_move_nothing(tmp_path, monkeypat
     assert told.count("all scores are equal") == 1
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
     saved = [checkpoints.leaves(g) for g in checkpoints.generations()]
-    for name in ("strategy.params",):
-        assert all(np.array_equal(s[name], saved[0][name]) for s in saved)
+    assert len(saved) == 3
+    assert all(np.array_equal(s["strategy.params"], saved[0]["strategy.params"]) for s in saved)
     assert [row["update_norm"] for row in read_rows(tmp_path)] == [0.0] * 4
 
 
@@ -558,5 +602,25 @@ def test_a_task_that_breaks_leaves_the_checkpoint_of_the_last_good_generation(
         assert saved["incumbent.score"] <= 2.0
 
 
-def test_there_are_at_least_forty_rows():
-    assert len(COMMAND) + len(CONFIGS) + len(WORKDIRS) + len(TASKS) + 1 >= 40
+def test_an_answer_that_cannot_be_had_is_told_and_the_run_stays(tmp_path, monkeypatch):
+    """A host that fails when it is asked once more than the generations need."""
+    calls = []
+
+    def tired(key, network, apply):
+        def call(x):
+            calls.append(1)
+            if len(calls) > 4 * 11:
+                raise ConnectionError("the simulator has gone.")
+            return x
+
+        value = score(network, apply)
+        return tasks.single_score(jax.pure_callback(call, value, value, vmap_method="sequential"))
+
+    config = with_task(tired, monkeypatch)
+    with pytest.raises(RunError, match=r"^choosing the answer failed with ConnectionError: "):
+        train.train(config, Workdir(tmp_path))
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations()[-1] == 4
+    with pytest.raises(RunError, match=r"^measuring failed with ConnectionError: the simulator"):
+        evaluate.evaluate(Workdir(tmp_path), episodes=4)
+    calls.clear()
+    assert train.train(config, Workdir(tmp_path))["generations"] == 4

@@ -30,8 +30,8 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def measured(folder: Path, **arguments) -> dict[str, str]:
-    return evaluate.evaluate(Workdir(folder, make=False), **arguments)
+def measured(folder: Path, **arguments) -> dict:
+    return evaluate.evaluate(Workdir(folder), **arguments)
 
 
 def test_a_finished_run_is_measured_as_a_loop_over_its_episodes_measures_it(finished):
@@ -49,18 +49,19 @@ def test_a_finished_run_is_measured_as_a_loop_over_its_episodes_measures_it(fini
         return jnp.sum(jax.lax.scan(step, (state, obs), length=32)[1])
 
     returns = np.asarray(jax.jit(jax.vmap(episode))(jnp.arange(20)))
-    lines = measured(finished, episodes=20, seed=5)
+    found = measured(finished, episodes=20, seed=5)
     error = returns.std(ddof=1) / np.sqrt(20)
-    assert lines["Return"] == f"{returns.mean():.4g} ± {error:.2g}"
-    assert lines["Episode length"] == "32 ± 0 steps"
-    assert lines["Measured on"] == "20 episodes of seed 5, ± standard error"
-    assert lines["Run"].endswith("finished after 12 generations")
+    assert found["return"]["mean"] == pytest.approx(returns.mean(), rel=1e-5)
+    assert found["return"]["standard_error"] == pytest.approx(error, rel=1e-4)
+    assert found["episode_length"] == {"mean": 32.0, "standard_error": 0.0}
+    assert (found["report_episodes"], found["failed_episodes"]) == (20, 0)
+    assert found["run"].endswith("finished after 12 generations")
 
 
-def test_the_same_seed_gives_the_same_lines_and_another_one_others(finished):
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(finished):
     first = measured(finished, episodes=10, seed=3)
     assert measured(finished, episodes=10, seed=3) == first
-    assert measured(finished, episodes=10, seed=4)["Return"] != first["Return"]
+    assert measured(finished, episodes=10, seed=4)["return"] != first["return"]
 
 
 def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone(
@@ -76,10 +77,10 @@ def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone
     # The end of the run, so that the choice is that of the run itself.
     expected = measured(finished, episodes=10, seed=3)
     got = measured(folder, episodes=10, seed=3)
-    assert got.pop("Run").endswith("generation 12 of 12")
-    assert got == {name: line for name, line in expected.items() if name != "Run"}
+    assert got.pop("run").endswith("generation 12 of 12")
+    assert got == {name: value for name, value in expected.items() if name != "run"}
     shutil.rmtree(folder / "checkpoints" / "12")
-    assert measured(folder, episodes=10)["Run"].endswith("generation 8 of 12")
+    assert measured(folder, episodes=10)["run"].endswith("generation 8 of 12")
     after = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
     assert [a for a in after if a[0].name != "checkpoints"] == [
         b for b in before if b[0].exists() and b[0].name != "checkpoints"
@@ -103,3 +104,13 @@ def test_the_command_prints_the_same_number_twice(finished):
         "Episode length",
         "Measured on",
     ]
+
+
+def test_a_damaged_newest_checkpoint_is_named(finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "result.json").unlink()
+    (folder / "checkpoints" / "12" / "about" / "metadata").write_text("{")
+    assert measured(folder, episodes=4)["run"].endswith("generation 8 of 12")
+    assert f"A checkpoint is damaged: {folder}/checkpoints/12 (" in capsys.readouterr().out
+    assert (folder / "checkpoints" / "12").exists()

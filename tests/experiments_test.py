@@ -129,7 +129,7 @@ def test_the_policy_file_is_enough_to_act(trained):
 
 def test_a_file_that_holds_no_policy_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    with pytest.raises(ValueError, match="holds no policy: config, moments_count, .* is missing"):
+    with pytest.raises(ValueError, match=r"holds no policy: config, moments_count, .* is missing"):
         load_policy(tmp_path / "other.npz")
 
 
@@ -229,6 +229,40 @@ def test_the_command_trains(tmp_path):
     flags = Workdir(tmp_path / "run").read("provenance.json")["xla_flags"].split()
     assert "--xla_gpu_deterministic_ops=true" in flags
     assert ("--xla_cpu_max_isa=AVX" in flags) == (platform.machine() == "x86_64")
+
+
+def test_what_can_change_bits_between_two_starts_is_named():
+    from experiments.provenance import changed, provenance
+
+    here = provenance()
+    assert here["cpu"]
+    assert changed(here, here) == []
+    assert changed(here, here | {"device_count": 1, "cpu_count": 64}) == []
+    assert changed(here, here | {"cpu": "another", "dirty": None}) == ["dirty", "cpu"]
+    more = {"xla_flags": here["xla_flags"] + " --xla_force_host_platform_device_count=2"}
+    assert changed(here, here | more) == []
+    assert changed(here, here | {"xla_flags": "--xla_cpu_max_isa=AVX"}) == ["xla_flags"]
+
+
+def test_a_config_of_before_a_field_was_added_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "old.py"
+    path.write_text(
+        "from experiments.configs import regression_ars\n"
+        "def get_config(name=None):\n"
+        "    config = regression_ars.get_config(name)\n"
+        "    del config['virtual_shards']\n"
+        "    return config\n"
+    )
+    done = run(f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    assert done.stderr == "error: the config has no virtual_shards.\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_in_a_config_file_is_one_sentence(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("def get_config(name=None):\n    return {}['x']\n")
+    with pytest.raises(SystemExit, match=r"^error: cannot load the config .*: KeyError: 'x'"):
+        load_config(str(path))
 
 
 def test_without_the_flags_that_it_needs_a_promise_is_not_made(tmp_path, capsys):

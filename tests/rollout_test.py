@@ -161,6 +161,24 @@ def test_totals_and_observations_are_those_of_a_python_loop(schedule, convention
     check(schedule, convention)
 
 
+@pytest.mark.parametrize("to_run", [0, 1, 2, 5, 13])
+def test_episodes_that_are_only_padding_are_not_run_and_sum_up_to_nothing(to_run):
+    task = tasks.episodes(COUNTING, horizon=LONGEST + 3, normalizer=CONVENTIONS["es"])
+    run = jax.jit(
+        lambda count: rollout(
+            task, REFERENCE, start, apply,
+            num_episodes=13, to_run=count, lanes=3, refill_every=2,
+        )
+    )  # fmt: skip
+    totals, sums = run(jnp.int32(to_run))
+    task = {"horizon": LONGEST + 3, "action_repeat": 1, "convention": "es"}
+    expected = [by_hand(*drawn(e), float(e), **task) for e in range(to_run)]
+    for name in ("reward", "bonus", "steps"):
+        values = [getattr(episode, name) for episode in expected]
+        np.testing.assert_array_equal(getattr(totals, name), values + [0] * (13 - to_run))
+    assert float(sums.count) == sum(len(episode.seen) for episode in expected)
+
+
 def test_the_episodes_of_the_table_end_at_the_first_step_and_at_the_last():
     lengths = {drawn(e)[0] for e in range(13)}
     assert {1, LONGEST} <= lengths
