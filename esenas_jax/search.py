@@ -187,6 +187,8 @@ def es_enas(
             f"a generation of {strategy.num_candidates} candidates can be cut into at most as many "
             f"shards (devices, or virtual shards), got {population.shards}."
         )
+    # A strategy that these parameters are too many for says so now.
+    jax.eval_shape(strategy.init, jax.ShapeDtypeStruct((policy.num_params,), jnp.float32))
     propose_every = _checks.integer("propose_every", propose_every, 1)
     max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)
     num_candidates = strategy.num_candidates
@@ -413,7 +415,8 @@ def _averages(
 
 
 def _where(flag: Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), new, old)
+    # What did not change is not chosen: a table of noise would be copied every generation.
+    return jax.tree.map(lambda x, y: y if x is y else jnp.where(flag, x, y), new, old)
 
 
 def _mean(values: Array, valid: Array) -> Array:

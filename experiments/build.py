@@ -80,6 +80,15 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "task": {f.__name__: f for f in (environment, regression)},
     "policy": {f.__name__: f for f in (policies.dense, policies.edge_pruned, policies.partitioned)},
     "strategy": {f.__name__: f for f in (strategies.es, strategies.ars)},
+    "noise": {
+        f.__name__: f
+        for f in (
+            strategies.gaussian,
+            strategies.rademacher,
+            strategies.hadamard,
+            strategies.shared_table,
+        )
+    },
     "controller": {
         f.__name__: f
         for f in (controllers.constant, controllers.random, controllers.regularized_evolution)
@@ -91,7 +100,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 FROM_ELSEWHERE = {
     "obs_size", "action_size", "space", "genotype",
     "policy", "task", "strategy", "controller", "objective", "population",
-    "devices", "virtual_shards",
+    "noise", "devices", "virtual_shards",
 }  # fmt: skip
 
 _ACTIVATIONS = {
@@ -231,7 +240,7 @@ def build(config: Any) -> Search:
     require(config, *_FOR_SEARCH)
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
-    strategy = _call("strategy", config["strategy"])
+    strategy = _call("strategy", config["strategy"], noise=_call("noise", config["noise"]))
     controller = dict(config["controller"])
     if controller.get("population_size", 0) is None:
         controller["population_size"] = strategy.num_candidates

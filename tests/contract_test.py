@@ -78,11 +78,22 @@ POLICIES = {
 STRATEGIES = {
     "es": lambda: strategies.es(6, 3, 0.1, 0.05),
     "es, truncated, adam, ranks": lambda: strategies.es(
-        6, 3, 0.1, 0.05, num_elites=4, shaping=strategies.centered_ranks, optimizer=optax.adam
+        6,
+        3,
+        0.1,
+        0.05,
+        num_elites=4,
+        shaping=strategies.centered_ranks,
+        optimizer=optax.adam,
+        noise=strategies.hadamard(),
     ),
-    "es, forward": lambda: strategies.es(12, 3, 0.1, 0.05, antithetic=False),
+    "es, forward": lambda: strategies.es(
+        12, 3, 0.1, 0.05, antithetic=False, noise=strategies.rademacher()
+    ),
     "ars V2-t": lambda: strategies.ars(6, 3, 0.1, 0.05, num_elites=4),
-    "ars without exact": lambda: strategies.ars(6, 0, 0.1, 0.05),
+    "ars without exact": lambda: strategies.ars(
+        6, 0, 0.1, 0.05, noise=strategies.shared_table(2**10, "float16")
+    ),
 }
 CONTROLLERS = {
     "constant": controllers.constant,

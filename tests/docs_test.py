@@ -37,7 +37,9 @@ def test_readme_examples_run():
 
 
 def test_readme_has_no_hole():
-    assert not re.search(r"\b[A-Z]{3,}_[A-Z]{3,}\b(?!_)", README.replace("JAX_", "").replace("XLA_FLAGS", ""))
+    assert not re.search(
+        r"\b[A-Z]{3,}_[A-Z]{3,}\b(?!_)", README.replace("JAX_", "").replace("XLA_FLAGS", "")
+    )
 
 
 def test_readme_names_files_that_exist():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,24 @@ def test_the_folder_of_another_config_is_refused_with_the_differences(trained):
     with pytest.raises(WorkdirError, match=r"strategy\.noise_std was 0\.5, is 0\.3"):
         train.train(other, workdir)
     assert workdir.read("config.json")["strategy"]["noise_std"] == config.strategy.noise_std
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_run_with_a_noise_table_resumes(dtype, tmp_path):
+    config = pendulum(checkpoint_every=1)
+    config.noise = build.section("noise", "shared_table", table_size=4096, dtype=dtype)
+    result = train.train(config, Workdir(tmp_path))
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "3")
+    assert train.train(config, Workdir(tmp_path), "must") == result
+
+
+def test_a_table_smaller_than_the_weights_is_refused(tmp_path):
+    config = pendulum()
+    config.noise = build.section("noise", "shared_table", table_size=80)
+    message = r"^search: table_size must be above the number of parameters, 80, got 80\.$"
+    with pytest.raises(build.ConfigError, match=message):
+        train.train(config, Workdir(tmp_path))
 
 
 def test_zero_partitions_are_refused():

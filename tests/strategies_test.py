@@ -29,7 +29,7 @@ RANKINGS = {"difference": strategies.largest_difference, "max": strategies.best_
 def noise_of(seed):
     """What the strategy adds along direction d, made by hand from the public noise source."""
     key = jax.random.key(seed)
-    make = jax.vmap(lambda d: strategies.gaussian(key, d, P))
+    make = jax.vmap(lambda d: strategies.gaussian().sample(key, (), d, P))
     return np.asarray(make(jnp.arange(D, dtype=jnp.int32)), np.float64)
 
 
@@ -435,7 +435,7 @@ def test_candidates_are_the_parameters_plus_and_minus_their_noise_or_exact(antit
 
 
 def test_noise_is_standard_normal_and_its_own_in_every_direction():
-    many = jax.jit(jax.vmap(lambda d: strategies.gaussian(jax.random.key(1), d, 40)))
+    many = jax.jit(jax.vmap(lambda d: strategies.gaussian().sample(jax.random.key(1), (), d, 40)))
     noise = np.asarray(many(jnp.arange(500, dtype=jnp.int32)), np.float64)
     n = noise.size
     assert abs(noise.mean()) < 5 / np.sqrt(n)

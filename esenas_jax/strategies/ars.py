@@ -11,6 +11,7 @@ from esenas_jax.strategies.finite_differences import (
     finite_differences,
     kept,
 )
+from esenas_jax.strategies.noise import Noise, gaussian
 from esenas_jax.strategies.shaping import spread
 from esenas_jax.strategies.strategy import Strategy
 from esenas_jax.types import Array
@@ -24,6 +25,7 @@ def ars(
     *,
     num_elites: int | None = None,
     optimizer: Optimizer = optax.sgd,
+    noise: Noise | None = None,
 ) -> Strategy:
     """Return augmented random search (arXiv 1803.07055, Algorithm 2).
 
@@ -43,6 +45,7 @@ def ars(
         step_size: alpha, positive.
         num_elites: b, how many directions are kept, in [1, num_directions]; all by default.
         optimizer: step size -> optax optimiser; plain ascent by default.
+        noise: source of perturbations, `gaussian()` by default.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -70,4 +73,5 @@ def ars(
         step_size=step_size,
         antithetic=True,
         optimizer=optimizer,
+        noise=noise or gaussian(),
     )

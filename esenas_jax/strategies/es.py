@@ -13,6 +13,7 @@ from esenas_jax.strategies.finite_differences import (
     kept,
     largest_difference,
 )
+from esenas_jax.strategies.noise import Noise, gaussian
 from esenas_jax.strategies.shaping import z_score
 from esenas_jax.strategies.strategy import Strategy
 from esenas_jax.types import Array
@@ -31,6 +32,7 @@ def es(
     shape_exact: bool = True,
     double_when_truncated: bool = True,
     optimizer: Optimizer = optax.sgd,
+    noise: Noise | None = None,
 ) -> Strategy:
     r"""Return the ES strategy; the defaults are the released ones.
 
@@ -55,6 +57,7 @@ def es(
         double_when_truncated: an antithetic gradient of fewer than D directions is multiplied by 2,
             a released compatibility quirk.
         optimizer: step size -> optax optimiser, `optax.adam` say; plain ascent by default.
+        noise: source of perturbations, `gaussian()` by default.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -93,4 +96,5 @@ def es(
         step_size=step_size,
         antithetic=antithetic,
         optimizer=optimizer,
+        noise=noise or gaussian(),
     )

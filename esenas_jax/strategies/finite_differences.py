@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from esenas_jax import _checks
-from esenas_jax.strategies.noise import gaussian
+from esenas_jax.strategies.noise import Noise
 from esenas_jax.strategies.strategy import Metrics, Strategy, Total
 from esenas_jax.types import Array, Key, PyTree
 
@@ -47,6 +47,7 @@ class State(NamedTuple):
     params: Array  # [P]
     optimizer: PyTree
     hyper: Hyper
+    noise: PyTree  # what perturbations are drawn from
 
 
 def finite_differences(
@@ -58,6 +59,7 @@ def finite_differences(
     step_size: float,
     antithetic: bool,
     optimizer: Optimizer,
+    noise: Noise,
 ) -> Strategy:
     """Return the strategy that ascends sum_d weight_d * noise_d.
 
@@ -71,27 +73,29 @@ def finite_differences(
 
     def init(params: Array) -> State:
         values = Hyper(*(jnp.asarray(x, jnp.float32) for x in hyper))
-        return State(params, optimizer(values.step_size).init(params), values)
+        optimizer_state = optimizer(values.step_size).init(params)
+        return State(params, optimizer_state, values, noise.init(params.size))
 
     def candidate(key: Key, state: State, i: Array) -> Array:
-        noise = gaussian(key, i // halves, state.params.size)
+        perturbation = noise.sample(key, state.noise, i // halves, state.params.size)
         sign = jnp.where(i % 2 == 0, 1.0, -1.0) if antithetic else 1.0
         scale = jnp.where(i < num_perturbed, sign * state.hyper.noise_std, 0.0)
-        return state.params + scale * noise
+        return state.params + scale * perturbation
 
     def update(
         key: Key, state: State, fitness: Array, valid: Array, total: Total
     ) -> tuple[State, Metrics]:
         weight = direction_weights(_outcome(state, fitness, valid))
         # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
-        ascent = total(lambda d: weight[d] * gaussian(key, d, state.params.size))
+        size = state.params.size
+        ascent = total(lambda d: weight[d] * noise.sample(key, state.noise, d, size))
         # The one minus of the package: optax descends, fitness is maximised.
         with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
             transformation = optimizer(state.hyper.step_size)
             updates, opt_state = transformation.update(-ascent, state.optimizer, state.params)
         step = jnp.asarray(updates)
         metrics = {"update_norm": jnp.linalg.norm(step)}
-        return State(state.params + step, opt_state, state.hyper), metrics
+        return state._replace(params=state.params + step, optimizer=opt_state), metrics
 
     def _outcome(state: State, fitness: Array, valid: Array) -> Outcome:
         halved = fitness[:num_perturbed].reshape(num_directions, halves)

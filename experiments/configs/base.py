@@ -17,6 +17,7 @@ def base() -> ConfigDict:
         int
     )  # V: same bits on any devices that divide V
     config.deterministic = False  # on GPUs: only operations that give the same bits every time
+    config.noise = section("noise")
     config.objective = section("objective")
     config.population = section("population")
     config.search = section("search")
