@@ -37,9 +37,12 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        path: of their folder, absolute; made when the first one is written.
+        path: of their folder, absolute; made if it is missing.
         keep: how many to keep, the newest ones.
-        read_only: leave everything as it is: a run may be writing.
+        read_only: make and change nothing: a run may be writing.
+
+    Raises:
+        CheckpointError: if it cannot be used.
     """
 
     def __init__(self, path: Path, keep: int = 3, read_only: bool = False) -> None:
@@ -62,7 +65,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(path, options=options)
         except Exception as error:
             raise CheckpointError(
-                f"cannot use the checkpoints in {path}: {_line(error)}"
+                f"cannot use the checkpoints in {path}: {_line(error)}."
             ) from error
 
     def generations(self) -> list[int]:
