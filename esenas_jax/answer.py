@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from esenas_jax import _checks
 from esenas_jax.search import Search, SearchState
 from esenas_jax.tasks.normalizer import Moments
-from esenas_jax.tasks.task import Episodes
+from esenas_jax.tasks.task import Episodes, Lens
 from esenas_jax.types import Array, Cost, Evaluation, Genotype, Key, PyTree, Stream, stream
 
 
@@ -72,19 +72,20 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     single = task._replace(episodes=1) if isinstance(task, Episodes) else task
     per_contender = starts.shape[1]
 
-    def apply(network: tuple[PyTree, Moments], obs: Array) -> Array:
-        # Contenders come from different generations: each brings its own moments.
-        return task.view(network[1], search.policy.apply)(network[0], obs)
+    def bound(given: tuple, e: Array) -> tuple[PyTree, Key]:
+        key, contenders, starts, _ = given
+        mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
+        network = search.policy.bind(mine.params, mine.genotype)
+        return network, jax.random.fold_in(key, starts.ravel()[e])
+
+    def lens(given: tuple, e: Array) -> Lens:
+        # Contenders come from different generations: each sees with its own moments.
+        return jax.tree.map(lambda x: x[e // per_contender], given[-1])
 
     def evaluate(key: Key, contenders: Contender, starts: Array) -> Evaluation:
-        def bound(e: Array) -> tuple[PyTree, Key]:
-            mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
-            network = (search.policy.bind(mine.params, mine.genotype), mine.moments)
-            return network, jax.random.fold_in(key, starts.ravel()[e])
-
-        reference = jnp.zeros(task.obs_size, jnp.float32)
+        given = (key, contenders, starts, jax.vmap(task.lens)(contenders.moments))
         ids = jnp.arange(starts.size, dtype=jnp.int32)
-        seen = search.population.evaluate(single, reference, bound, apply, ids)
+        seen = search.population.evaluate(single, given, bound, lens, search.policy.apply, ids)
         return jax.tree.map(lambda x: x.reshape(starts.shape), seen._replace(statistics=()))
 
     return search.population.spread(evaluate)(key, contenders, starts)
@@ -93,7 +94,8 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
 def act(search: Search, contender: Contender, obs: Array) -> Array:
     """Return the action [A] of a contender for an observation [O], as the environment gives it."""
     network = search.policy.bind(contender.params, contender.genotype)
-    return search.task.view(contender.moments, search.policy.apply)(network, obs)
+    lens = search.task.lens(contender.moments)
+    return search.policy.apply(network, (obs - lens.mean) * lens.scale)
 
 
 def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:

@@ -12,11 +12,23 @@ from esenas_jax.types import Array, Cost, Evaluation, PyTree, Scores
 class Objective(NamedTuple):
     """Scores an evaluation, given what its architecture costs; written for one candidate.
 
-    The state holds numbers that may vary from run to run, float32.
+    Numbers that may vary from run to run are float32 leaves of a `hyper` field of the state.
     """
 
     init: Callable[[], PyTree]  # -> state
     apply: Callable[[PyTree, Evaluation, Cost], Scores]
+
+
+class Hyper(NamedTuple):
+    """Numbers that can vary from run to run without a new compilation, float32 []."""
+
+    shift_per_step: Array
+
+
+class State(NamedTuple):
+    """What `shifted_return` needs."""
+
+    hyper: Hyper
 
 
 def shifted_return(shift_per_step: float = 0.0) -> Objective:
@@ -31,9 +43,10 @@ def shifted_return(shift_per_step: float = 0.0) -> Objective:
     """
     shift = _checks.real("shift_per_step", shift_per_step)
 
-    def apply(shift_per_step: Array, evaluation: Evaluation, cost: Cost) -> Scores:
+    def apply(state: State, evaluation: Evaluation, cost: Cost) -> Scores:
         del cost
-        score = evaluation.episode_return - shift_per_step * evaluation.episode_length
+        shift = state.hyper.shift_per_step * evaluation.episode_length
+        score = evaluation.episode_return - shift
         return Scores(strategy=score, controller=score)
 
-    return Objective(init=lambda: jnp.asarray(shift, jnp.float32), apply=apply)
+    return Objective(init=lambda: State(Hyper(jnp.asarray(shift, jnp.float32))), apply=apply)

@@ -5,6 +5,7 @@ tell each other scores and sums: whatever else one of them needs, it makes.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -15,13 +16,20 @@ from jax.sharding import Mesh, PartitionSpec
 from esenas_jax import _checks
 from esenas_jax.rollout import rollout
 from esenas_jax.strategies.strategy import Total
-from esenas_jax.tasks.task import Apply, Episodes, Task
+from esenas_jax.tasks.task import Apply, Episodes, Lens, SingleShot, Task
 from esenas_jax.types import Array, Evaluation, Key, PyTree
 
-# candidate id -> the network it acts with, and the key of its episodes
-Bound = Callable[[Array], tuple[PyTree, Key]]
+# what is given, candidate id -> the network it acts with, and the key of its episodes
+Bound = Callable[[PyTree, Array], tuple[PyTree, Key]]
+# what is given, candidate id -> what its observations are seen through
+Lenses = Callable[[PyTree, Array], Lens]
 
 AXIS = "devices"
+
+# Measured by `benchmarks.lanes`: what costs least over several environments.
+LANES = {"cpu": 64}
+UNMEASURED = 2048  # lanes on other devices, a guess: wide hardware wants many
+REFILL_EVERY = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +45,11 @@ class Population:
 
     Args:
         lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
-            least 1. Fewer lanes waste fewer steps on episodes that have ended, more lanes make
-            better use of wide hardware.
-        refill_every: actions between two looks at which lanes have ended, at least 1.
+            least 1; no more are run than there are episodes. Fewer lanes waste fewer steps on
+            episodes that have ended, more lanes make better use of wide hardware. By default
+            `LANES` of the kind of device.
+        refill_every: actions between two looks at which lanes have ended, at least 1; by default
+            `REFILL_EVERY`.
         chunk: directions of a shard whose noise exists at a time, at least 1.
         devices: how many of `jax.devices()` to use, the first ones.
         virtual_shards: V, a multiple of `devices`; by default one shard a device.
@@ -48,15 +58,16 @@ class Population:
         TypeError, ValueError: if a number is outside its range.
     """
 
-    lanes: int = 64
-    refill_every: int = 16
+    lanes: int | None = None
+    refill_every: int | None = None
     chunk: int = 32
     devices: int = 1
     virtual_shards: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("lanes", "refill_every", "chunk"):
-            _checks.integer(name, getattr(self, name), 1)
+            if (value := getattr(self, name)) is not None or name == "chunk":
+                _checks.integer(name, value, 1)
         if _checks.integer("devices", self.devices, 1) > 1:  # to ask for their number starts them
             _checks.integer("devices", self.devices, 1, jax.device_count())
         if self.virtual_shards is not None:
@@ -65,6 +76,16 @@ class Population:
                 raise ValueError(
                     f"virtual_shards must be a multiple of devices, {self.devices}, got {shards}."
                 )
+
+    @property
+    def lanes_used(self) -> int:
+        """L, where there are as many episodes."""
+        return self.lanes or LANES.get(jax.default_backend(), UNMEASURED)
+
+    @property
+    def refill_used(self) -> int:
+        """How many actions lie between two looks at which lanes have ended."""
+        return self.refill_every or REFILL_EVERY
 
     @property
     def shards(self) -> int:
@@ -85,82 +106,121 @@ class Population:
         )
 
     def evaluate(
-        self, task: Task, reference: Array, bound: Bound, apply: Apply, ids: Array
+        self, task: Task, given: PyTree, bound: Bound, lens: Lenses, apply: Apply, ids: Array
     ) -> Evaluation:
         """Evaluate candidates; to be called inside `spread`.
 
+        Under `vmap` over runs the episodes of all of them share the lanes: no run waits for another
+        whose episodes last longer. So what differs between runs is given, not closed over.
+
         Args:
             task: what they are asked to do.
-            reference: float32 [O], what observation sums are relative to.
-            bound: candidate id -> (network, key).
-            apply: network, observation [O] -> action [A].
-            ids: int32 [N].
+            given: whatever `bound` and `lens` need of a run.
+            bound: given, candidate id -> (network, key).
+            lens: given, candidate id -> what its observations are seen through; episodes only.
+            apply: network, observation [O] as seen -> action [A].
+            ids: int32 [N], the same for all runs.
 
         Returns:
             The evaluations [N], with `statistics` summed over them.
-        """
 
+        Raises:
+            ValueError: if ids differ between runs.
+        """
+        if not isinstance(task, Episodes):
+            return self._single_shots(task, given, bound, apply, ids)
+
+        @jax.custom_batching.custom_vmap
+        def alone(given: PyTree, ids: Array) -> Evaluation:
+            seen = self._episodes(task, lambda run: given, 1, bound, lens, apply, ids)
+            return jax.tree.map(lambda x: x[0], seen)
+
+        @alone.def_vmap
+        def _(
+            runs: int, batched: list[PyTree], given: PyTree, ids: Array
+        ) -> tuple[Evaluation, PyTree]:
+            if batched[1]:
+                raise ValueError("runs that share lanes must have the same candidate ids.")
+
+            def given_to(run: Array) -> PyTree:
+                return jax.tree.map(lambda x, b: x[run] if b else x, given, batched[0])
+
+            seen = self._episodes(task, given_to, runs, bound, lens, apply, ids)
+            return seen, jax.tree.map(lambda _: True, seen)
+
+        return alone(given, ids)
+
+    def _single_shots(
+        self, task: SingleShot, given: PyTree, bound: Bound, apply: Apply, ids: Array
+    ) -> Evaluation:
         def one(i: Array) -> Evaluation:
-            assert not isinstance(task, Episodes)
-            network, key = bound(i)
+            network, key = bound(given, i)
             seen = task.evaluate(key, network, apply)
             if not isinstance(seen, Evaluation):
                 raise TypeError(
                     f"a task's evaluate must return an Evaluation (see tasks.single_score), "
                     f"got {type(seen).__name__}."
                 )
-            return seen
+            return seen._replace(statistics=())
 
-        def shard(places: Array, count: Array | int) -> Evaluation:
-            mine = ids[places]
-            if isinstance(task, Episodes):
-                return self._episodes(task, reference, bound, apply, mine, count)
-            return self.map(one, mine, self.lanes)._replace(statistics=())
-
-        seen = self._shards(shard, ids.size)
-        sums, seen = self._sum(seen.statistics), seen._replace(statistics=())
-        # Places past the last are the padding of shards that have less to do.
-        seen = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: ids.size], self._gather(seen))
-        return seen._replace(statistics=sums)
+        seen = self._shards(lambda places, _: self.map(one, ids[places], self.lanes_used), ids.size)
+        return self._in_order(seen, ids.size)
 
     def _episodes(
         self,
         task: Episodes,
-        reference: Array,
+        given_to: Callable[[Array], PyTree],
+        runs: int,
         bound: Bound,
+        lens: Lenses,
         apply: Apply,
         ids: Array,
-        count: Array | int,
     ) -> Evaluation:
-        """Evaluate the first `count` candidates of `ids` [n]; the others are not run."""
+        """Evaluate the candidates of all runs; every field of the result has a leading [runs]."""
         repeats = task.episodes
 
-        def start(episode: Array) -> tuple[PyTree, Key]:
-            network, key = bound(ids[episode // repeats])
-            return network, jax.random.fold_in(key, episode % repeats)
+        def shard(places: Array, count: Array | int) -> Evaluation:
+            mine = ids[places]
+            shape = (mine.size, runs, repeats)
 
-        totals, sums = rollout(
-            task,
-            reference,
-            start,
-            apply,
-            num_episodes=ids.size * repeats,
-            to_run=count * repeats,
-            lanes=self.lanes,
-            refill_every=self.refill_every,
-        )
-        totals = jax.tree.map(lambda x: x.reshape(ids.size, repeats), totals)
-        steps = jnp.sum(totals.steps, axis=1)
-        episode_return = jnp.mean(totals.reward, axis=1)
-        without_bonus = jnp.mean(totals.reward - totals.bonus, axis=1)
-        return Evaluation(
-            episode_return=episode_return,
-            return_without_bonus=without_bonus,
-            steps=steps,
-            episode_length=steps.astype(jnp.float32) / repeats,
-            failed=~(jnp.isfinite(episode_return) & jnp.isfinite(without_bonus)),
-            statistics=sums,
-        )
+            def owner(episode: Array) -> tuple[PyTree, Array]:
+                return given_to(episode // repeats % runs), mine[episode // (runs * repeats)]
+
+            def start(episode: Array) -> tuple[PyTree, Key]:
+                network, key = bound(*owner(episode))
+                return network, jax.random.fold_in(key, episode % repeats)
+
+            totals, sums = rollout(
+                task,
+                start,
+                lambda episode: lens(*owner(episode)),
+                apply,
+                num_episodes=math.prod(shape),
+                to_run=count * runs * repeats,
+                lanes=self.lanes_used,
+                refill_every=self.refill_used,
+            )
+            totals = jax.tree.map(lambda x: x.reshape(shape), totals)
+            steps = jnp.sum(totals.steps, axis=2)
+            episode_return = jnp.mean(totals.reward, axis=2)
+            without_bonus = jnp.mean(totals.reward - totals.bonus, axis=2)
+            return Evaluation(
+                episode_return=episode_return,
+                return_without_bonus=without_bonus,
+                steps=steps,
+                episode_length=steps.astype(jnp.float32) / repeats,
+                failed=~(jnp.isfinite(episode_return) & jnp.isfinite(without_bonus)),
+                # [n * runs * R, ...] -> [runs, ...]
+                statistics=jax.tree.map(
+                    lambda x: x.reshape(*shape, *x.shape[1:]).sum(axis=(0, 2)), sums
+                ),
+            )
+
+        seen = self._shards(shard, ids.size)
+        sums = self._sum(seen.statistics)
+        seen = self._in_order(seen._replace(statistics=()), ids.size)
+        seen = jax.tree.map(lambda x: x.swapaxes(0, 1), seen)
+        return seen._replace(statistics=sums)
 
     def map(self, f: Callable[[Array], PyTree], ids: Array, chunk: int) -> PyTree:
         """Return f(i) for every id, `chunk` at a time, stacked on a leading axis [N]."""
@@ -218,6 +278,11 @@ class Population:
         # The compiler must not know how often the loop runs: it would take a loop of one apart, and
         # round differently on as many devices as there are shards.
         return jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(here)), shard, empty)
+
+    def _in_order(self, local: PyTree, size: int) -> PyTree:
+        """Return what all shards made, by place [size, ...]."""
+        # Places past the last are the padding of shards that have less to do.
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], self._gather(local))
 
     def _gather(self, local: PyTree) -> PyTree:
         """Return what all shards made [S, ...] from what those of this device made."""

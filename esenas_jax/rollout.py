@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax.tasks.normalizer import Sums, zero_sums
-from esenas_jax.tasks.task import Apply, Environment, Episodes
+from esenas_jax.tasks.task import Apply, Environment, Episodes, Lens
 from esenas_jax.types import Array, Key, PyTree
 
 # episode id -> the network that acts in it, and its key. A function, never a block of weights: a
 # lane makes what it needs when it starts, and drops it when it ends.
 Start = Callable[[Array], tuple[PyTree, Key]]
+Lenses = Callable[[Array], Lens]  # episode id -> what its observations are seen through
 
 
 class Totals(NamedTuple):
@@ -32,20 +33,23 @@ class Lane(NamedTuple):
     obs: Array  # float32 [O]
     alive: Array  # bool []
     totals: Totals
-    sums: Sums  # of observations
+    sums: Sums | tuple[()]  # of observations, if they are counted
+
+
+Results = tuple[Totals, Sums | tuple[()]]
 
 
 def rollout(
     task: Episodes,
-    reference: Array,
     start: Start,
+    lens: Lenses,
     apply: Apply,
     *,
     num_episodes: int,
     lanes: int,
     refill_every: int,
     to_run: Array | int | None = None,
-) -> tuple[Totals, Sums]:
+) -> tuple[Totals, Sums | tuple[()]]:
     """Run episodes 0 .. to_run - 1 and return what each of them summed up to.
 
     Every `refill_every` actions the lanes whose episode ended write down its totals and start the
@@ -54,9 +58,9 @@ def rollout(
 
     Args:
         task: the environment, horizon, action repeat, and what of observations is counted.
-        reference: float32 [O], what observation sums are relative to: their mean so far.
         start: episode id -> (network, key).
-        apply: network, observation [O] as the environment gives it -> action [A].
+        lens: episode id -> what its observations are seen through.
+        apply: network, observation [O] as seen through the lens -> action [A].
         num_episodes: how many there is room for, at least 1.
         lanes: L, episodes simulated at a time.
         refill_every: actions between two looks at which lanes have ended.
@@ -64,8 +68,8 @@ def rollout(
             not run, and sum up to nothing.
 
     Returns:
-        Totals with a leading axis of num_episodes, and the observation sums of all episodes whose
-        return and observations are finite.
+        Totals with a leading axis of num_episodes, and observation sums with that axis too: 0 for
+        an episode whose return or observations are not finite; () if nothing is counted.
     """
     environment, normalizer = task.environment, task.normalizer
     lanes = min(lanes, num_episodes)
@@ -84,21 +88,18 @@ def rollout(
             obs=obs.astype(jnp.float32),
             alive=episode < to_run,
             totals=Totals(zero, zero, jnp.int32(0)),
-            sums=zero_sums(environment.obs_size),
-        )
-
-    def count(sums: Sums, obs: Array, alive: Array) -> Sums:
-        if not normalizer.enabled:
-            return sums
-        delta = jnp.where(alive, obs - reference, 0.0)
-        return Sums(
-            sums.count + alive.astype(jnp.float32), sums.first + delta, sums.second + delta**2
+            sums=zero_sums(environment.obs_size) if normalizer.enabled else (),
         )
 
     def act(lane: Lane) -> Lane:
         """Choose one action and hold it for `action_repeat` environment steps."""
-        sums = count(lane.sums, lane.obs, lane.alive) if normalizer.counts_reset else lane.sums
-        action = apply(lane.network, lane.obs)
+        through = lens(jnp.minimum(lane.episode, num_episodes - 1))
+        sums, seen = lane.sums, lane.obs
+        if normalizer.enabled:
+            seen = (seen - through.mean) * through.scale
+            if normalizer.counts_reset:
+                sums = _count(sums, lane.obs - through.reference, lane.alive)
+        action = apply(lane.network, seen)
 
         def hold(_: Array, carry: tuple[PyTree, Array, Array, Totals]) -> tuple:
             world, obs, alive, totals = carry
@@ -118,28 +119,24 @@ def rollout(
 
         held = (lane.world, lane.obs, lane.alive, lane.totals)
         world, obs, alive, totals = jax.lax.fori_loop(0, task.action_repeat, hold, held)
-        if not normalizer.counts_reset:
-            sums = count(sums, obs, lane.alive)
+        if normalizer.enabled and not normalizer.counts_reset:
+            sums = _count(sums, obs - through.reference, lane.alive)
         alive = alive & (totals.steps < task.horizon)
         return Lane(lane.episode, lane.network, world, obs, alive, totals, sums)
 
     def run_on(lane: Lane) -> Lane:
         return jax.lax.fori_loop(0, refill_every, lambda _, x: jax.vmap(act)(x), lane)
 
-    def collect(lane: Lane, done: Array, results: Totals, seen: Sums) -> tuple[Totals, Sums]:
+    def collect(lane: Lane, done: Array, results: Results) -> Results:
         # An id past the end is dropped by the scatter: that is where lanes still at work write.
         slot = jnp.where(done, lane.episode, num_episodes)
-        results = jax.tree.map(
-            lambda all_, mine: all_.at[slot].set(mine, mode="drop"), results, lane.totals
+        sums = lane.sums
+        if isinstance(sums, Sums):
+            sound = jnp.isfinite(sums.second).all(axis=1) & jnp.isfinite(lane.totals.reward)
+            sums = jax.tree.map(lambda mine: jnp.where(_like(sound, mine), mine, 0.0), sums)
+        return jax.tree.map(
+            lambda all_, mine: all_.at[slot].set(mine, mode="drop"), results, (lane.totals, sums)
         )
-        sound = jnp.isfinite(lane.sums.second).all(axis=1) & jnp.isfinite(lane.totals.reward)
-        good = done & sound
-        seen = jax.tree.map(
-            lambda total, mine: total + jnp.sum(jnp.where(_like(good, mine), mine, 0.0), axis=0),
-            seen,
-            lane.sums,
-        )
-        return results, seen
 
     def refill(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
         # A few lanes at a time: binding and resetting all of them to refill one or two would cost
@@ -151,30 +148,33 @@ def rollout(
         lane = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), lane, fresh)
         return lane, waiting.at[slot].set(False, mode="drop")
 
-    def body(carry: tuple[Lane, Array, Totals, Sums]) -> tuple[Lane, Array, Totals, Sums]:
-        lane, following, results, seen = carry
+    def body(carry: tuple[Lane, Array, Results]) -> tuple[Lane, Array, Results]:
+        lane, following, results = carry
         lane = run_on(lane)
         done = ~lane.alive & (lane.episode < to_run)
-        results, seen = collect(lane, done, results, seen)
+        results = collect(lane, done, results)
         ids = jnp.where(done, following + jnp.cumsum(done, dtype=jnp.int32) - 1, lane.episode)
         lane = lane._replace(episode=jnp.minimum(ids, to_run))
 
         waiting = done & (lane.episode < to_run)
         lane, _ = jax.lax.while_loop(lambda x: jnp.any(x[1]), refill, (lane, waiting))
-        return lane, following + jnp.sum(done, dtype=jnp.int32), results, seen
+        return lane, following + jnp.sum(done, dtype=jnp.int32), results
 
-    def unfinished(carry: tuple[Lane, Array, Totals, Sums]) -> Array:
+    def unfinished(carry: tuple[Lane, Array, Results]) -> Array:
         return jnp.any(carry[0].alive)
 
-    results = Totals(
-        jnp.zeros(num_episodes, jnp.float32),
-        jnp.zeros(num_episodes, jnp.float32),
-        jnp.zeros(num_episodes, jnp.int32),
-    )
     first = jax.vmap(begin)(jnp.arange(lanes, dtype=jnp.int32))
-    carry = (first, jnp.int32(lanes), results, zero_sums(environment.obs_size))
-    _, _, results, seen = jax.lax.while_loop(unfinished, body, carry)
-    return results, seen
+    results: Results = jax.tree.map(
+        lambda x: jnp.zeros((num_episodes, *x.shape[1:]), x.dtype), (first.totals, first.sums)
+    )
+    return jax.lax.while_loop(unfinished, body, (first, jnp.int32(lanes), results))[2]
+
+
+def _count(sums: Sums | tuple[()], delta: Array, alive: Array) -> Sums:
+    """Add one observation [O], as its difference from the reference."""
+    assert isinstance(sums, Sums)
+    delta = jnp.where(alive, delta, 0.0)
+    return Sums(sums.count + alive.astype(jnp.float32), sums.first + delta, sums.second + delta**2)
 
 
 def _check_observation(where: str, environment: Environment, obs: Array) -> None:

@@ -15,7 +15,7 @@ random one. There is no other trainer.
 import enum
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from esenas_jax.policies import Policy
 from esenas_jax.population import Population
 from esenas_jax.strategies import Strategy
 from esenas_jax.tasks.normalizer import Moments
-from esenas_jax.tasks.task import Task
+from esenas_jax.tasks.task import Lens, Task
 from esenas_jax.types import (
     Array,
     Candidate,
@@ -259,13 +259,13 @@ def es_enas(
     def evaluate(state: SearchState, candidates: Candidate) -> Evaluation:
         """Evaluate candidates that exist, with a leading axis [N] on every leaf."""
 
-        def bound(i: Array) -> tuple[PyTree, Key]:
-            mine = jax.tree.map(lambda x: x[i], candidates)
+        def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Key]:
+            mine = jax.tree.map(lambda x: x[i], given[0])
             return policy.bind(mine.params, mine.genotype), mine.key
 
+        given = (candidates, task.lens(state.moments))
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
-        apply = task.view(state.moments, policy.apply)
-        return population.evaluate(task, state.moments.mean, bound, apply, ids)
+        return population.evaluate(task, given, bound, _seen_through, policy.apply, ids)
 
     # --- learning ---------------------------------------------------------------------------------
 
@@ -369,14 +369,15 @@ def es_enas(
         # Everyone makes all architectures: a few integers each, and the controller wants them back.
         genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
 
-        def bound(i: Array) -> tuple[PyTree, Key]:
-            genotype = jax.tree.map(lambda x: x[i], genotypes)
-            params = perturb(run_key, state, generation, i)
-            return policy.bind(params, genotype), episode_key(run_key, generation, i)
-
-        apply = task.view(state.moments, policy.apply)
-        evaluations = population.evaluate(task, state.moments.mean, bound, apply, all_ids)
+        given = (run_key, state, genotypes, task.lens(state.moments))
+        evaluations = population.evaluate(task, given, bound, _seen_through, policy.apply, all_ids)
         return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
+
+    def bound(given: tuple[Key, SearchState, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
+        run_key, state, genotypes, _ = given
+        params = perturb(run_key, state, state.generation, i)
+        network = policy.bind(params, jax.tree.map(lambda x: x[i], genotypes))
+        return network, episode_key(run_key, state.generation, i)
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""
@@ -398,6 +399,11 @@ def es_enas(
         step=spread_step,
         run=run,
     )
+
+
+def _seen_through(given: tuple[Any, ...], i: Array) -> Lens:
+    del i  # the same for all candidates of a generation
+    return given[-1]
 
 
 def _averages(

@@ -26,6 +26,15 @@ PyTree = Any
 Genotype = PyTree  # a pytree of int32 and float32 arrays: one point of a Space
 
 
+class Shared(NamedTuple):
+    """A part of a state that is the same in every run and never changes, a table of noise say.
+
+    Runs in one program share it, and no checkpoint holds it: `init` makes it again.
+    """
+
+    value: PyTree
+
+
 class Stream(enum.IntEnum):
     """The named children of a generation's key. Numbers are part of every result: append only."""
 

@@ -9,6 +9,8 @@ an activation, an optimiser) is given by its name.
 import dataclasses
 import difflib
 import inspect
+import itertools
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,11 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict, config_dict
 
 from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
 from esenas_jax.policies import Policy
+from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
 from esenas_jax.tasks import Environment, Normalizer, Task
 
@@ -123,7 +127,8 @@ _OPTAX = (
 )  # fmt: skip
 
 
-_FOR_SEARCH = (*FUNCTIONS, "devices", "virtual_shards")
+_FOR_SEARCH = (*FUNCTIONS, "devices", "devices_share", "virtual_shards")
+SHARED_OUT = ("candidates", "runs")  # what several devices share out
 
 # Arguments that follow from other sections unless they are set.
 DERIVED: dict[str, None] = {"population_size": None}  # the candidates of a generation
@@ -196,10 +201,30 @@ class Plan:
     """What a config says, checked."""
 
     search: Search
-    run_key: jax.Array
+    runs: tuple[Mapping[str, float], ...]  # seed and swept numbers of every run, one at least
+    number: int | None  # of runs in one program; None for one without a leading axis
+    devices_for_runs: int  # that share out runs instead of generations
     generations: int
     checkpoint_every: int
     answer_episodes: int
+
+    @property
+    def run_key(self) -> jax.Array:
+        """The run's key, or [M] of them."""
+        if self.number is None:
+            return jax.random.key(int(self.runs[0]["seed"]))
+        return jax.vmap(jax.random.key)(np.array([run["seed"] for run in self.runs], np.uint32))
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The swept numbers, float32 [M]."""
+        names = [name for name in self.runs[0] if name != "seed"]
+        return {n: np.array([run[n] for run in self.runs], np.float32) for n in names}
+
+    @property
+    def devices(self) -> int:
+        """How many are used."""
+        return max(self.devices_for_runs, self.search.population.devices)
 
 
 def plan(config: Any) -> Plan:
@@ -209,23 +234,81 @@ def plan(config: Any) -> Plan:
         ConfigError: one sentence that names the value and what is allowed.
     """
     require(
-        config, "generations", "checkpoint_every", "answer_episodes", "seed", "deterministic",
-        *_FOR_SEARCH,
+        config, "generations", "checkpoint_every", "answer_episodes", "seed", "seeds", "sweep",
+        "deterministic", *_FOR_SEARCH,
     )  # fmt: skip
     try:
         if not isinstance(config["deterministic"], bool):
             raise TypeError(
                 f"deterministic must be True or False, got {config['deterministic']!r}."
             )
+        generations = _checks.integer("generations", config["generations"], 1, 2**31 - 1)
+        checkpoint_every = _checks.integer("checkpoint_every", config["checkpoint_every"], 1)
+        answer_episodes = _checks.integer("answer_episodes", config["answer_episodes"], 2)
+        seeds = _checks.integer("seeds", config["seeds"], 1, 2**20)
+        seed = _checks.integer("seed", config["seed"], 0, 2**32 - seeds)
+        search = build(config)
+        sweep = _sweep(config, search)
+        number = seeds * math.prod(len(values) for values in sweep.values())
+        many = seeds > 1 or bool(sweep)
+        shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
+        devices_for_runs = 1
+        if shares == "runs":
+            if search.population.virtual_shards:
+                raise ValueError(
+                    "virtual_shards cut generations, and must be None with devices_share runs, got "
+                    f"{search.population.virtual_shards}."
+                )
+            devices_for_runs = _checks.integer("devices", config["devices"], 1)
+            if number % devices_for_runs:
+                raise ValueError(
+                    f"devices that share out runs must divide their number, {number}, got "
+                    f"{devices_for_runs}."
+                )
+        lanes, episodes = search.population.lanes, search.num_candidates * search.task.episodes
+        if lanes is not None and lanes > number * episodes:
+            raise ValueError(
+                f"population: lanes must be at most the {number * episodes} episodes of a "
+                f"generation, got {lanes}."
+            )
         return Plan(
-            generations=_checks.integer("generations", config["generations"], 1, 2**31 - 1),
-            checkpoint_every=_checks.integer("checkpoint_every", config["checkpoint_every"], 1),
-            answer_episodes=_checks.integer("answer_episodes", config["answer_episodes"], 2),
-            run_key=jax.random.key(_checks.integer("seed", config["seed"], 0, 2**32 - 1)),
-            search=build(config),
+            search=search,
+            runs=tuple(
+                {"seed": seed + k, **dict(zip(sweep, values, strict=True))}
+                for values in itertools.product(*sweep.values())
+                for k in range(seeds)
+            ),
+            number=number if many else None,
+            devices_for_runs=devices_for_runs,
+            generations=generations,
+            checkpoint_every=checkpoint_every,
+            answer_episodes=answer_episodes,
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
+
+
+def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
+    """Return the numbers to sweep over, {"strategy.noise_std": [...]}, each checked."""
+    allowed = variable(search)
+    sweep = {
+        f"{section}.{name}": list(values) if isinstance(values, list | tuple) else [values]
+        for section, fields in config["sweep"].items()
+        for name, values in (fields.items() if hasattr(fields, "items") else [("", fields)])
+    }
+    for name, values in sweep.items():
+        if name not in allowed:
+            raise ValueError(
+                f"sweep can vary {', '.join(allowed)}, got {name.rstrip('.')}: the rest is fixed "
+                "when the program is compiled, and takes a run for each value."
+            )
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"sweep.{name} must be different numbers, got {values}.")
+        section, field = name.split(".")
+        more = {"noise": strategies.gaussian()} if section == "strategy" else {}
+        for value in values:  # as the factory would refuse it
+            _call(section, {**config[section], field: value}, **more)
+    return sweep
 
 
 def build(config: Any) -> Search:
@@ -255,7 +338,8 @@ def build(config: Any) -> Search:
         population=_call(
             "population",
             config["population"],
-            devices=config["devices"],
+            # Devices that share out whole runs do each generation alone.
+            devices=1 if config["devices_share"] == "runs" else config["devices"],
             virtual_shards=config["virtual_shards"],
         ),
     )

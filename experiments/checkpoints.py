@@ -16,6 +16,7 @@ import numpy as np
 
 import esenas_jax
 from esenas_jax.search import SearchState
+from esenas_jax.types import Shared
 
 FORMAT = 1  # of what is written here
 
@@ -28,8 +29,8 @@ class Checkpoint(NamedTuple):
     """A run as it stood before a generation."""
 
     generation: int
-    state: SearchState  # leaves are NumPy arrays
-    totals: dict[str, int]  # of the metrics so far, exact
+    state: SearchState  # leaves are NumPy arrays; `Shared` parts are empty
+    totals: dict[str, list[int]]  # of the metrics so far, of every run, exact
     damaged: list[str]  # newer ones that could not be read, and why
 
 
@@ -72,13 +73,13 @@ class Checkpoints:
         """Return the generations that there are checkpoints of, the newest last."""
         return sorted(self._manager.all_steps()) if self.path.exists() else []
 
-    def save(self, state: SearchState, totals: dict[str, int]) -> None:
+    def save(self, state: SearchState, totals: dict[str, list[int]]) -> None:
         """Write a checkpoint, unless there is one of that generation.
 
         Raises:
             CheckpointError: if it cannot be written; earlier ones are intact.
         """
-        generation = int(state.generation)
+        generation = int(np.max(state.generation))
         before = self.generations()
         if generation in before:
             return
@@ -148,7 +149,7 @@ class Checkpoints:
         (self.path / str(generation)).rename(aside)
         self._manager.reload()
 
-    def _read(self, generation: int, like: SearchState) -> tuple[SearchState, dict[str, int]]:
+    def _read(self, generation: int, like: SearchState) -> tuple[SearchState, dict[str, list[int]]]:
         expected = _leaves(like)
         about = self._about(generation)
         if about.get("format") != FORMAT or about["leaves"] != _describe(expected):
@@ -159,8 +160,9 @@ class Checkpoints:
                 "version that wrote it, or start over in another --workdir."
             )
         leaves = self.leaves(generation)
-        state = jax.tree.structure(like).unflatten([leaves[name] for name in expected])
-        return state, {name: int(value) for name, value in about["totals"].items()}
+        structure = jax.tree.structure(hollow(like))
+        state = structure.unflatten([leaves[name] for name in expected])
+        return state, about["totals"]
 
     def leaves(self, generation: int) -> dict[str, np.ndarray]:
         """Return the arrays of a checkpoint by name; raise if they are not what was written."""
@@ -188,10 +190,19 @@ class Checkpoints:
         ]
 
 
+def hollow(state: SearchState) -> SearchState:
+    """Return a state without what all runs share: that is not kept, but made again."""
+    return jax.tree.map(
+        lambda x: Shared(()) if isinstance(x, Shared) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, Shared),
+    )
+
+
 def _leaves(state: SearchState) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(hollow(state))
     }
 
 

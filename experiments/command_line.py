@@ -1,5 +1,6 @@
 """What the commands share: configs from files and flags, JAX's settings, errors in one sentence."""
 
+import ast
 import difflib
 import os
 import platform
@@ -13,8 +14,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from experiments import hosts
 from experiments.build import ConfigError, require
 from experiments.checkpoints import CheckpointError
+from experiments.hosts import HostsError
 from experiments.workdir import WorkdirError
 
 
@@ -37,8 +40,12 @@ def run(main: Callable[[], None], *required: str) -> None:
         try:
             if "config" in flags.FLAGS:
                 set_xla_flags(flags.FLAGS.config)
+            if "coordinator" in flags.FLAGS:
+                hosts.join(*(getattr(flags.FLAGS, name) for name in _HOST_FLAGS))
             main()
-        except (CheckpointError, ConfigError, RunError, WorkdirError) as error:
+        except (CheckpointError, ConfigError, HostsError, RunError, WorkdirError) as error:
+            if hosts.joined():
+                hosts.leave(str(error))
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
@@ -47,6 +54,21 @@ def run(main: Callable[[], None], *required: str) -> None:
             sys.exit(1)
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+_HOST_FLAGS = ("coordinator", "num_processes", "process_id", "coordinator_timeout")
+
+
+def define_host_flags() -> None:
+    """Define the flags of a run of several processes."""
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0 in a run of several processes, or auto: ask the cluster.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+    flags.DEFINE_integer("coordinator_timeout", 120, "Seconds to wait for the others.")
 
 
 def failure(what: str, error: Exception, more: str = "") -> RunError:
@@ -107,13 +129,37 @@ def parse_flags(argv: list[str]) -> list[str]:
     if files:
         known = [name for name, _ in _leaves(load_config(files[-1]).to_dict())]
         for field in fields:
-            if field not in known:
+            if field not in known and not field.startswith("sweep."):
                 near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
                 sys.exit(f"error: the config has no field {field}; the nearest is {near}.")
+    sweep = [word.partition("=") for word in words if word.startswith("config.sweep.")]
+    argv = [a for a, word in zip(argv, words, strict=True) if not word.startswith("config.sweep.")]
+    command, sys.argv = sys.argv, argv  # where the config's flags look for overrides
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except flags.Error as error:
         sys.exit(f"error: {_flag_error(error)}")
+    finally:
+        sys.argv = command
+    for name, _, values in sweep:
+        _add_to_sweep(flags.FLAGS.config, name.removeprefix("config.sweep."), values)
+    return rest
+
+
+def _add_to_sweep(config: Any, name: str, text: str) -> None:
+    """Put the numbers of --config.sweep.NAME=[...] into the config: any name may stand there."""
+    try:
+        values = ast.literal_eval(text)
+        values = [float(x) for x in (values if isinstance(values, list | tuple) else [values])]
+    except (ValueError, SyntaxError, TypeError):
+        sys.exit(f"error: sweep.{name} must be a list of numbers, [0.1,0.2] say, got {text!r}.")
+    with config.unlocked():
+        *parents, last = ("sweep", *name.split("."))
+        for part in parents:
+            if part not in config:
+                config[part] = ConfigDict()
+            config = config[part]
+        config[last] = values
 
 
 _WANTED = {

@@ -44,7 +44,9 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from error
     # On one device, whatever the run has: the same seed gives the same number.
-    alone = {"devices": 1, "virtual_shards": None, "deterministic": False}
+    alone = {
+        "devices": 1, "devices_share": "candidates", "virtual_shards": None, "deterministic": False
+    }  # fmt: skip
     config = ConfigDict(workdir.read("config.json") | alone)
     run = plan(config)
     try:
@@ -69,6 +71,11 @@ def _chosen(workdir: Workdir, run: Plan) -> tuple[str, Contender]:
             raise WorkdirError(f"cannot use the policy of a finished run: {error}") from error
         return f"finished after {run.generations} generations", chosen
     checkpoints = Checkpoints(workdir.path / "checkpoints", read_only=True)
+    if run.number is not None:
+        raise WorkdirError(
+            f"{workdir.path} holds {run.number} runs that are not finished: only then can they be "
+            "evaluated."
+        )
     found = checkpoints.latest(jax.eval_shape(run.search.init, run.run_key))
     if found is None:
         raise WorkdirError(f"{workdir.path} has no checkpoint yet: there is nothing to evaluate.")

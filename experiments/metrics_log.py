@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,27 +17,42 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def mean_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the means over the runs of a generation, of what is finite; a row alone as it is."""
+    if len(rows) == 1:
+        return rows[0]
+    out: dict[str, Any] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] is not None]
+        out[name] = sum(values) / len(values) if values else None
+    return out | {"generation": rows[0]["generation"]}
+
+
 class MetricsLog:
     """Both files, cut back to the first rows and open for more.
 
     Args:
         workdir: where they are.
-        generations: how many rows stay; no generation may appear twice.
+        generations: of how many the rows stay; no generation may appear twice.
+        runs: rows a generation.
 
     Raises:
         WorkdirError: if there are fewer, or they cannot be written.
     """
 
-    def __init__(self, workdir: Workdir, generations: int) -> None:
+    def __init__(self, workdir: Workdir, generations: int, runs: int = 1) -> None:
         # Here, because it brings protobuf; written by this thread, so that a full disk is noticed.
         from tensorboardX.event_file_writer import EventsWriter, event_pb2
 
         self._workdir = workdir
         self._event: Any = getattr(event_pb2, "Event")  # noqa: B009, made at run time
         folder, path = workdir.path, workdir.path / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True)[:generations] if path.exists() else []
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = lines[: generations * runs]
         rows = _parse(lines)
-        if [row.get("generation") for row in rows] != list(range(generations)):
+        if [row.get("generation") for row in rows] != [
+            g for g in range(generations) for _ in range(runs)
+        ]:
             raise WorkdirError(
                 f"{path} does not hold the {generations} generations before the checkpoint: "
                 f"remove {folder} to start over."
@@ -49,14 +64,15 @@ class MetricsLog:
                 old.unlink()
             self._events: Any = EventsWriter(str(folder / "events"))
             self._lines = path.open("a")
-            for row in rows:
+            for start in range(0, len(rows), runs):
+                row = mean_row(rows[start : start + runs])
                 self._add_event(row, times.get(row["generation"], time.time()))
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row to both."""
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows of a generation; TensorBoard gets their mean."""
         with self._workdir.writing():
-            self._lines.write(json.dumps(row) + "\n")
-            self._add_event(row, time.time())
+            self._lines.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._add_event(mean_row(rows), time.time())
             self._lines.flush()
             self._events.flush()
 
@@ -84,7 +100,7 @@ class MetricsLog:
         event = self._event()
         event.wall_time, event.step = wall_time, row["generation"]
         for name, value in row.items():
-            if value is not None and name != "generation":
+            if value is not None and name not in ("generation", "run", "seed"):
                 event.summary.value.add(tag=name, simple_value=value)
         self._events.write_event(event)
 

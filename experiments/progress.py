@@ -3,13 +3,25 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
+
+from experiments.metrics_log import mean_row
+
+_silent = False
+
+
+def be_silent() -> None:
+    """Print nothing from here on: of several processes one speaks."""
+    global _silent  # noqa: PLW0603
+    _silent = True
 
 
 def say(text: str, end: str = "\n") -> None:
     """Print; a run whose reader has gone (`| head`, a closed terminal) goes on without one."""
+    if _silent:
+        return
     try:
         print(text, end=end, flush=True)
     except OSError:
@@ -25,12 +37,14 @@ class Progress:
     Args:
         total: generations of the run.
         first: how many of them were carried out before.
+        runs: how many are shown as their mean; None if there is one.
     """
 
-    def __init__(self, total: int, first: int = 0) -> None:
+    def __init__(self, total: int, first: int = 0, runs: int | None = None) -> None:
         self._total, self._first = total, first
+        self._prefix = f"mean of {runs} runs: " if runs else ""
         self._live = None
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not _silent:
             from rich import progress
 
             self._live = progress.Progress(
@@ -59,17 +73,18 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, row: Mapping[str, Any]) -> None:
-        """Tell of one more generation, a line of metrics.jsonl."""
+    def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tell of one more generation, its lines of metrics.jsonl."""
+        row = mean_row(rows)
         done = row["generation"] + 1
-        text = f"return {_number(row['exact_mean'])}"
+        text = f"{self._prefix}return {_number(row['exact_mean'])}"
         if row["env_steps"]:
             text += (
                 f"  without bonus {_number(row['return_without_bonus'])}"
                 f"  length {_number(row['episode_length'])}"
             )
         if row["failed"]:
-            text += f"  failed {row['failed']}"
+            text += f"  failed {row['failed']:.4g}"
         if self._live:
             self._live.update(self._task, completed=done, description=text)
             return

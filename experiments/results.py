@@ -1,6 +1,6 @@
 """What a run has found, in numbers and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from esenas_jax.answer import Answer
 from esenas_jax.search import Search
 from esenas_jax.types import Evaluation
+from experiments.workdir import Workdir
 
 
 def worth(report: Evaluation) -> dict[str, Any]:
@@ -35,6 +36,110 @@ def result(
         "env_steps": last["env_steps"],
         "episodes": last["episodes"],
     }
+
+
+def results(
+    search: Search,
+    about: Sequence[Mapping[str, float]],
+    found: Sequence[Answer],
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the content of `result.json` of many runs in one program.
+
+    Args:
+        search: that was run.
+        about: seed and swept numbers of every run.
+        found: their answers.
+        rows: of metrics, those of a generation after those of the one before.
+
+    Returns:
+        `runs`, each with what `result` has; `settings`, the runs of equal swept numbers together,
+        with means over their seeds and 95 % intervals; `best_run`, whose policy was best on the
+        episodes that select (those that report estimate it, then, without bias).
+    """
+    first, last = rows[: len(about)], rows[-len(about) :]
+    runs = [
+        {
+            **about[r],
+            **result(search, found[r], first[r], last[r]),
+            "discarded": last[r]["discarded"],
+        }
+        for r in range(len(about))
+    ]
+    settings: dict[tuple, list[dict[str, Any]]] = {}
+    for run, numbers in zip(runs, about, strict=True):
+        swept = tuple((name, value) for name, value in numbers.items() if name != "seed")
+        settings.setdefault(swept, []).append(run)
+    selected = [np.asarray(x.selection.episode_return).mean(axis=1).max() for x in found]
+    return {
+        "runs": runs,
+        "settings": [
+            {
+                **dict(swept),
+                "seeds": len(members),
+                **{name: _over_seeds([m[name]["mean"] for m in members]) for name in _REPORTED},
+            }
+            for swept, members in settings.items()
+        ],
+        "best_run": int(np.nanargmax(np.where(np.isfinite(selected), selected, -np.inf))),
+    }
+
+
+_REPORTED = ("return", "return_without_bonus", "episode_length")
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean and 95 % interval (Student's t) of one number a seed; no interval for one."""
+    from scipy.stats import t
+
+    x = np.asarray(values, np.float64)
+    if x.size < 2 or not np.isfinite(x).all():
+        return {"mean": float(x.mean()), "interval": None}
+    half = float(t.ppf(0.975, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
+    return {"mean": float(x.mean()), "interval": [float(x.mean()) - half, float(x.mean()) + half]}
+
+
+def summary(found: dict[str, Any], workdir: Workdir) -> str:
+    """Return the last lines of a run: what was found, and where to look at it."""
+    origin = workdir.read("provenance.json")
+    where = {
+        "Devices": f"{origin['devices_used']} x {origin['device']}",
+        "Pictures": f"{workdir.path / 'report'}: curve.png, network.png",
+    }
+    if "runs" in found:
+        return table(_settings(found) | where)
+    lines = measured(found, "on untouched seeds") | {
+        "Edges": f"{found['edges']} of {found['possible_edges']}, "
+        f"{found['weights']} distinct weights",
+    }
+    return table(lines | where)
+
+
+def _settings(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line for every setting of the sweep, or one for all seeds."""
+    lines = {}
+    for setting in found["settings"]:
+        swept = [k for k in setting if k not in ("seeds", *_REPORTED)]
+        name = ", ".join(f"{k.split('.')[-1]} {setting[k]:.4g}" for k in swept) or "All runs"
+        parts = [f"return {_interval(setting['return'])}"]
+        if setting["return"] != setting["return_without_bonus"]:
+            parts.append(f"without alive bonus {_interval(setting['return_without_bonus'])}")
+        seeds = setting["seeds"]
+        lines[name] = f"{', '.join(parts)} ({seeds} seed{'s' * (seeds != 1)})"
+    best = found["runs"][found["best_run"]]
+    return lines | {
+        "Measured on": f"{best['report_episodes']} episodes a run on untouched seeds; "
+        "[95 % interval of the mean over seeds]",
+        "Best run": f"{found['best_run']} (seed {best['seed']}), in policy.npz; all in policies/",
+    }
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    if value["mean"] is None:
+        return "not finite"
+    if value["interval"] is None:
+        return f"{value['mean']:.4g}"
+    return "{:.4g} [{:.4g}, {:.4g}]".format(value["mean"], *value["interval"])
 
 
 def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:

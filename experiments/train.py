@@ -1,68 +1,87 @@
-"""Train one run.
+"""Train one run, or many in one program.
 
     python -m experiments.train --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
 Any field of the config can be overridden, `--config.strategy.noise_std=0.05` say; a config's short
 variant stands behind a colon, `--config=experiments/configs/quickstart.py:smoke`. The same command
 goes on with a run that was stopped or killed, and comes to the same bits.
+
+`--config.seeds=10` trains ten seeds in one program, `--config.sweep.strategy.noise_std=[0.1,0.2]`
+each of them with both numbers. Several processes run the same command, each with its
+`--process_id`, and `--coordinator` and `--num_processes`.
 """
 
-import dataclasses
 import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, choose_answer
-from esenas_jax.search import Metrics, Search, SearchState
-from experiments import command_line
-from experiments.build import Plan, describe, plan
-from experiments.checkpoints import Checkpoints
+from esenas_jax.runs import MAX_DISCARDED, Runs, by_run, runs
+from esenas_jax.search import Metrics, SearchState
+from esenas_jax.types import Shared
+from experiments import command_line, hosts
+from experiments.build import ConfigError, Plan, plan
+from experiments.checkpoints import hollow
 from experiments.command_line import RunError, failure, xla_flags
-from experiments.metrics_log import MetricsLog, read_rows
-from experiments.policy_file import save_policy
 from experiments.progress import Progress, say
-from experiments.provenance import changed, peak_memory, provenance
-from experiments.report import draw_network, learning_curve
-from experiments.results import measured, result, table
+from experiments.record import Record, Totals
+from experiments.results import summary
 from experiments.stopping import Stopping
 from experiments.workdir import Workdir, WorkdirError, finite
 
-MAX_DISCARDED = 3  # generations in a row
 RESUME = ("auto", "never", "must")
+DISPATCH_SECONDS = 0.5  # between two looks at a run; a longer generation is one by itself
+CAPACITY = 64  # generations between two looks, at most
 
-Step = Callable[[jax.Array, SearchState], tuple[SearchState, Metrics]]
-Totals = dict[str, int]  # of the metrics so far: Python integers, always exact
+Advance = Callable[[jax.Array, SearchState, np.int32], tuple[SearchState, Metrics]]
 
 
 def train(
-    config: ConfigDict, workdir: Workdir, resume: str = "auto", stopping: Stopping | None = None
+    config: ConfigDict,
+    workdir: Workdir,
+    resume: str = "auto",
+    stopping: Stopping | None = None,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it, and return its result, as in `result.json`.
 
     Args:
         config: the complete config.
-        workdir: where the run is written to.
+        workdir: where the run is written to; of several processes, process 0 alone does that.
         resume: "auto" goes on from the newest checkpoint if there is one, "never" refuses a folder
             that holds a run, "must" one without a checkpoint.
         stopping: asks the run to stop after a generation.
+
+    Returns:
+        The result; {} in processes that do not write.
 
     Raises:
         ValueError: if there is no such way to resume.
         ConfigError, WorkdirError, CheckpointError, RunError: in one sentence.
     """
     resume = _checks.known("resume", resume, RESUME)
+    hosts.agree(config.to_dict())
     planned = plan(config)
+    if jax.process_count() > 1 and planned.devices != jax.device_count():
+        raise ConfigError(
+            f"devices must be all {jax.device_count()} of the {jax.process_count()} processes, "
+            f"got {planned.devices}."
+        )
     missing = [f for f in xla_flags(config) if f not in os.environ.get("XLA_FLAGS", "").split()]
     if missing:
         say(f"Note: the same bits are promised only with XLA_FLAGS={' '.join(missing)}.")
+    stopping = stopping or Stopping()
+    advice = "the same command goes on from the newest checkpoint, if there is one."
+    if not hosts.first():
+        with hosts.Watch(advice):
+            return Run(planned, None, stopping).carry_out(False)
     if resume == "must" and not list((workdir.path / "checkpoints").glob("[0-9]*")):
         raise WorkdirError(f"{workdir.path} holds no checkpoint to go on from, and --resume=must.")
     with workdir.claim():
@@ -75,276 +94,267 @@ def train(
         if begun and (found := workdir.finished()):
             say(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
             return found
-        run = Run(
-            config=config,
-            plan=planned,
-            workdir=workdir,
-            checkpoints=Checkpoints(workdir.path / "checkpoints"),
-            stopping=stopping or Stopping(),
-            origin=provenance() | {"devices_used": planned.search.population.devices},
-        )
-        run.begin(begun)
-        return run.carry_out(begun)
+        with hosts.Watch(advice):
+            record = Record(config, planned, workdir)
+            record.begin(begun)
+            return Run(planned, record, stopping).carry_out(begun)
 
 
 def _may_differ(config: ConfigDict) -> set[str]:
-    """Return the fields that change nothing of what a run comes to."""
+    """Return the fields that change nothing of what the run comes to."""
     return {"checkpoint_every"} | ({"devices"} if config.virtual_shards else set())
 
 
-@dataclasses.dataclass
 class Run:
-    """A run under way."""
+    """A run under way, or many in one program.
 
-    config: ConfigDict
-    plan: Plan
-    workdir: Workdir
-    checkpoints: Checkpoints
-    stopping: Stopping
-    origin: dict[str, Any]  # its provenance
-    seconds: dict[str, float] = dataclasses.field(  # of this start
-        default_factory=lambda: {"compile": 0.0, "run": 0.0, "host": 0.0, "answer": 0.0}
-    )
+    Args:
+        planned: what the config says.
+        record: what is written; None in processes that do not write.
+        stopping: asks to stop.
+    """
 
-    def begin(self, begun: bool) -> None:
-        """Write down what is going to be run, and say it."""
-        if begun:
-            self.origin["earlier"] = _earlier(self.workdir, self.origin)
-        else:
-            self.workdir.write("config.json", self.config.to_dict())
-        self.account()
-        search = self.plan.search
-        say(
-            f"{describe(self.config)} on {_devices(self.origin)}:\n"
-            f"{search.num_candidates} candidates a generation, {search.policy.num_params} "
-            f"parameters, architectures from {search.policy.space}."
+    def __init__(self, planned: Plan, record: Record | None, stopping: Stopping) -> None:
+        self.plan = planned
+        self.record = record
+        self.stopping = stopping
+        self.seconds = record.seconds if record else {}
+        self.runs: Runs = runs(
+            planned.search,
+            planned.number,
+            devices=planned.devices_for_runs,
+            capacity=CAPACITY,
         )
-
-    def account(self) -> None:
-        """Write down where the run comes from, and what it took so far."""
-        spent = {"seconds": self.seconds, "peak_memory": peak_memory()}
-        self.workdir.write("provenance.json", self.origin | spent)
 
     def carry_out(self, begun: bool) -> dict[str, Any]:
         """Run what is left of it, and return the result."""
-        saved, totals = self._saved() if begun else (None, {"env_steps": 0, "episodes": 0})
-        self.origin["from_generation"] = 0 if saved is None else int(saved.generation)
-        with MetricsLog(self.workdir, self.origin["from_generation"]) as log:
-            state, step = self._compile()
-            if saved is not None:
-                # As the compiled program wants them: on all devices.
-                state = jax.tree.map(
-                    lambda new, old: jax.device_put(new, old.sharding), saved, state
-                )
-            state = self._generations(log, state, step, totals)
-        return self._conclude(state)
+        saved, totals = self._saved(begun)
+        state, advance = self._compile()
+        if saved is not None:
+            state = jax.tree.map(_put, saved, state, is_leaf=lambda x: isinstance(x, Shared))
+        if self.record is None:
+            return self._answer(self._generations(state, advance, totals))
+        self.record.open_log(0 if saved is None else int(saved.generation.max()))
+        with self.record.log:
+            state = self._generations(state, advance, totals)
+        return self._answer(state)
 
-    def _saved(self) -> tuple[SearchState | None, Totals]:
+    def _saved(self, begun: bool) -> tuple[SearchState | None, Totals]:
         """Return the newest checkpoint's state and totals, before anything is compiled."""
         try:
-            like = jax.eval_shape(self.plan.search.init, self.plan.run_key)
+            like = jax.eval_shape(self.runs.init, self.plan.run_key, self.plan.values)
         except Exception as error:
             raise self._failed("the first state", error) from error
-        found = self.checkpoints.latest(like)
-        if found is None:
-            return None, {"env_steps": 0, "episodes": 0}
-        for damaged in found.damaged:
-            say(f"A checkpoint is damaged and was set aside: {damaged}.")
-        say(f"Going on from the checkpoint of generation {found.generation}.")
-        return found.state, found.totals
+        found = self.record.latest(like) if self.record and begun else None
+        totals = found.totals if found else {n: [0] * len(self.plan.runs) for n in _TOTALS}
+        if not hosts.tell(np.array([found is not None]))[0]:
+            return None, totals
+        return hosts.tell(found.state if found else hollow(like)), totals
 
-    def _compile(self) -> tuple[SearchState, Step]:
+    def _compile(self) -> tuple[SearchState, Advance]:
         cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
         later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
         say(f"Compiling a generation. A Brax program takes about 20 s; {later}.")
         started = time.perf_counter()
-        search, run_key = self.plan.search, self.plan.run_key
+        run_key, values = self.plan.run_key, self.plan.values
         try:
-            state = jax.jit(search.init)(run_key)
-            step = jax.jit(search.step).lower(run_key, state).compile()
+            state = jax.jit(self.runs.init)(run_key, values)
+            # The state is used up: there is room for one.
+            advance = jax.jit(self.runs.advance, donate_argnums=1)
+            compiled = advance.lower(run_key, state, np.int32(1)).compile()
         except Exception as error:
             raise self._failed("compiling a generation", error) from error
-        self.seconds["compile"] = time.perf_counter() - started
-        say(f"Compiled in {self.seconds['compile']:.1f} s.")
-        return state, step
+        self._took("compile", started)
+        say(f"Compiled in {time.perf_counter() - started:.1f} s.")
+        return state, compiled
 
-    def _generations(
-        self, log: MetricsLog, state: SearchState, step: Step, totals: Totals
-    ) -> SearchState:
+    def _generations(self, state: SearchState, advance: Advance, totals: Totals) -> SearchState:
         """Carry out the generations that are left; return the last state."""
-        first, last = int(state.generation), self.plan.generations
-        good = (state, totals)  # a discarded generation is not saved: it learnt nothing
-        told = False
-        with Progress(last, first) as progress:
+        generation, last = int(hosts.fetch(state.generation).max()), self.plan.generations
+        every, record = self.plan.checkpoint_every, self.record
+        watched = Watched(self.plan, totals, generation)
+        step = 1
+        with Progress(last, generation, self.plan.number) as progress:
             self.stopping.saves = True
-            for generation in range(first, last):
-                try:
-                    state, row = self._generation(step, state, totals)
-                except Exception as error:
-                    raise self._failed(f"generation {generation}", error, log, good) from error
+            while generation < last:
+                limit = min(step, last - generation, every - generation % every)
                 started = time.perf_counter()
-                totals = {name: row[name] for name in totals}
-                log.add(row)
-                progress.update(row)
-                if not told and not row["failed"] and row["fitness_min"] == row["fitness_max"]:
-                    told = True
-                    say(_ALL_EQUAL.format(**row))
-                if row["discarded"] >= MAX_DISCARDED:
-                    self._save(log, *good)
-                    raise RunError(_discarded(row, int(good[0].generation)))
-                if not row["discarded"]:
-                    good = (state, totals)
-                done = generation + 1
-                if done == last or done % self.plan.checkpoint_every == 0:
-                    self._save(log, *good)
-                if self.stopping.asked is not None and done < last:
-                    self._save(log, *good)
-                    self._stop(done, int(good[0].generation))
-                self.seconds["host"] += time.perf_counter() - started
+                try:
+                    state, metrics = advance(self.plan.run_key, state, np.int32(limit))
+                    seen = hosts.fetch((state.generation, metrics))
+                except Exception as error:
+                    which = f"generation {generation}" + (
+                        f" to {generation + limit - 1}" if limit > 1 else ""
+                    )
+                    raise self._failed(which, error) from error
+                took = self._took("run", started)
+                started = time.perf_counter()
+                done, metrics = int(seen[0].max()) - generation, seen[1]
+                for k in range(done):
+                    rows = watched.rows(jax.tree.map(lambda x, k=k: x[k], metrics))
+                    if record:
+                        record.log.add(rows)
+                    progress.update(rows)
+                    if watched.hopeless:
+                        self._save(state, watched)
+                        raise RunError(watched.discarded())
+                generation += done
+                asked = self._asked()
+                if generation == last or generation % every == 0 or asked:
+                    self._save(state, watched)
+                if asked and generation < last:
+                    self._stop(generation, asked, watched)
+                step = self._next(took / done)
+                self._took("host", started)
             self.stopping.saves = False
-            if self.stopping.asked is not None:
-                self._stop(last, int(good[0].generation))
+            if asked := self._asked():
+                self._stop(last, asked, watched)
         return state
 
-    def _stop(self, done: int, saved: int) -> None:
-        where = "there" if saved == done else f"generation {saved}"
+    def _next(self, seconds: float) -> int:
+        """Return how many generations to carry out before the next look; all do as many."""
+        wanted = int(np.clip(DISPATCH_SECONDS / seconds, 1, CAPACITY))
+        return int(hosts.tell(np.array([wanted]))[0])
+
+    def _asked(self) -> int:
+        """Return the number of a signal that any process heard, or 0."""
+        return int(hosts.gather(np.array([self.stopping.asked or 0])).max())
+
+    def _stop(self, done: int, signal: int, watched: "Watched") -> None:
+        where = "there" if watched.good == done else f"generation {watched.good}"
         say(
             f"Stopped after generation {done} of {self.plan.generations}. The same command goes on "
             f"from {where}."
         )
-        raise SystemExit(128 + (self.stopping.asked or 0))
+        raise SystemExit(128 + signal)
 
-    def _generation(
-        self, step: Step, state: SearchState, totals: Totals
-    ) -> tuple[SearchState, dict[str, Any]]:
-        started = time.perf_counter()
-        state, metrics = step(self.plan.run_key, state)
-        row = _row(jax.device_get(metrics), totals)
-        self.seconds["run"] += time.perf_counter() - started
-        return state, row
+    def _save(self, state: SearchState, watched: "Watched") -> None:
+        """Save the state as it stood after the last generation that was not discarded."""
+        state = hosts.fetch(state)
+        # In a generation that all runs discard nothing but these counters changes.
+        lost = state.discarded.min()
+        state = state._replace(generation=state.generation - lost, discarded=state.discarded - lost)
+        if self.record and int(state.generation.max()) == watched.good:
+            self.record.save(state, watched.good_totals)
 
-    def _save(self, log: MetricsLog, state: SearchState, totals: Totals) -> None:
-        log.sync()
-        self.checkpoints.save(state, totals)
-        self.account()
-
-    def _conclude(self, state: SearchState) -> dict[str, Any]:
+    def _answer(self, state: SearchState) -> dict[str, Any]:
         """Choose the answer, and write all that a finished run has."""
-        search, episodes = self.plan.search, self.plan.answer_episodes
+        episodes = self.plan.answer_episodes
+        each = f" of each of the {self.plan.number} runs" if self.plan.number else ""
         say(
-            f"Choosing the answer, then measuring it on untouched seeds, {episodes} episodes each; "
-            "the program for that is compiled first."
+            f"Choosing the answer{each}, then measuring it on untouched seeds, {episodes} episodes "
+            "each; the program for that is compiled first."
         )
         started = time.perf_counter()
         try:
-            answer = jax.device_get(choose_answer(search, self.plan.run_key, state, episodes))
+            answers = hosts.fetch(self._choose(hosts.fetch(state)))
         except Exception as error:
             raise self._failed("choosing the answer", error) from error
-        self.seconds["answer"] = time.perf_counter() - started
-        self.account()
-        rows = read_rows(self.workdir.path)
-        with self.workdir.writing():
-            save_policy(self.workdir.path / "policy.npz", search, self.config, answer.chosen)
-        try:
-            with self.workdir.writing():
-                _pictures(self.workdir, rows, search, answer, describe(self.config))
-        finally:
-            # The last of all: with it the run is finished.
-            self.workdir.write("result.json", result(search, answer, rows[0], rows[-1]))
-        return self.workdir.read("result.json")
+        self._took("answer", started)
+        return self.record.conclude(answers) if self.record else {}
 
-    def _failed(
-        self,
-        what: str,
-        error: Exception,
-        log: MetricsLog | None = None,
-        good: tuple[SearchState, Totals] | None = None,
-    ) -> RunError:
-        """Return one sentence for an error in what the user brought; save what there is."""
-        path = self.workdir.path / "traceback.txt"
-        with self.workdir.writing():
-            path.write_text("".join(traceback.format_exception(error)))
-        if log and good:
-            try:
-                self._save(log, *good)
-            except Exception as second:  # a lost device takes the state with it
-                say(f"The state before it could not be saved: {type(second).__name__}.")
-        return failure(what, error, f" (see {path})")
+    def _choose(self, state: SearchState) -> Answer:
+        state, search = jax.tree.map(jnp.asarray, state), self.plan.search
+
+        def choose(run_key: jax.Array, state: SearchState) -> Answer:
+            return choose_answer(search, run_key, state, self.plan.answer_episodes)
+
+        if self.plan.number is not None:
+            choose = jax.vmap(choose, in_axes=(0, by_run(search, 0)))
+        return choose(self.plan.run_key, state)
+
+    def _took(self, what: str, started: float) -> float:
+        seconds = time.perf_counter() - started
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+        return seconds
+
+    def _failed(self, what: str, error: Exception) -> RunError:
+        """Return one sentence for an error in what the user brought."""
+        where = f" (see {self.record.trace(error)})" if self.record else ""
+        return failure(what, error, where)
+
+
+class Watched:
+    """What is known on the host of the generations so far.
+
+    Args:
+        planned: what is run.
+        totals: of the metrics before.
+        generation: how many there were before.
+    """
+
+    def __init__(self, planned: Plan, totals: Totals, generation: int) -> None:
+        self._runs = planned.runs if planned.number is not None else None
+        self._totals = totals
+        self._told = False
+        self._last: list[dict[str, Any]] = []
+        self.good = generation  # generations until the last that any run learnt from
+        self.good_totals = totals
+
+    def rows(self, metrics: Metrics) -> list[dict[str, Any]]:
+        """Return a generation's lines of metrics.jsonl, one for each run."""
+        if self._runs is None:
+            rows = [_row(metrics, {name: x[0] for name, x in self._totals.items()})]
+        else:
+            rows = [
+                {"run": r, **about}
+                | _row(
+                    jax.tree.map(lambda x, r=r: x[r], metrics),
+                    {name: x[r] for name, x in self._totals.items()},
+                )
+                for r, about in enumerate(self._runs)
+            ]
+        self._totals = {name: [row[name] for row in rows] for name in self._totals}
+        if not all(row["discarded"] for row in rows):
+            self.good, self.good_totals = rows[0]["generation"] + 1, self._totals
+        if not self._told and all(
+            not row["failed"] and row["fitness_min"] == row["fitness_max"] for row in rows
+        ):
+            self._told = True
+            say(_ALL_EQUAL.format(**rows[0]))
+        self._last = rows
+        return rows
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no run has learnt for so long that the program stops."""
+        return all(row["discarded"] >= MAX_DISCARDED for row in self._last)
+
+    def discarded(self) -> str:
+        """Return why it stops."""
+        failed = self._last[0]["failed"]
+        why = (
+            f"the scores of {failed} candidates were not finite"
+            if failed
+            else "all scores were finite, but the update of the weights was not"
+        )
+        runs = "" if len(self._last) == 1 else f" in each of the {len(self._last)} runs"
+        return (
+            f"{MAX_DISCARDED} generations in a row were discarded{runs}; in the last, {why}. The "
+            f"checkpoint of generation {self.good} is from before them."
+        )
 
 
 _ALL_EQUAL = (
     "Generation {generation}: every candidate scored {fitness_max:.6g}; nothing can be learnt "
     "while all scores are equal."
 )
-
-
-def _discarded(row: Mapping[str, Any], good: int) -> str:
-    why = (
-        f"the scores of {row['failed']} candidates were not finite"
-        if row["failed"]
-        else "all scores were finite, but the update of the weights was not"
-    )
-    return (
-        f"{MAX_DISCARDED} generations in a row were discarded; in the last, {why}. The checkpoint "
-        f"of generation {good} is from before them."
-    )
-
-
-def _earlier(workdir: Workdir, origin: Mapping[str, Any]) -> list[Any]:
-    """Return the provenance of earlier starts, and say what has changed since the last."""
-    try:
-        last = workdir.read("provenance.json")
-    except WorkdirError:
-        return []
-    if names := changed(last, origin):
-        say(
-            f"Note: {', '.join(names)} changed since the run was begun: it may end with other bits "
-            "than an unbroken one."
-        )
-    before = last.pop("earlier", [])
-    return [*(before if isinstance(before, list) else []), last]
-
-
-def _devices(origin: Mapping[str, Any]) -> str:
-    used, there = origin["devices_used"], origin["device_count"]
-    more = f" (of {there}; --config.devices chooses how many)" if there > used else ""
-    return f"{used} x {origin['device']}{more}"
-
-
-def summary(found: dict[str, Any], workdir: Workdir) -> str:
-    """Return the last lines of a run: what was found, and where to look at it."""
-    origin = workdir.read("provenance.json")
-    lines = measured(found, "on untouched seeds") | {
-        "Edges": f"{found['edges']} of {found['possible_edges']}, "
-        f"{found['weights']} distinct weights",
-        "Devices": f"{origin['devices_used']} x {origin['device']}",
-        "Pictures": f"{workdir.path / 'report'}: curve.png, network.png",
-    }
-    return table(lines)
+_TOTALS = {"env_steps": "steps", "episodes": "episodes"}
 
 
 def _row(metrics: Metrics, before: Mapping[str, int]) -> dict[str, Any]:
     """Return a generation's line of metrics.jsonl; its totals are Python integers: always exact."""
     values = metrics._asdict()
-    row = {
-        "generation": values.pop("generation"),
-        "env_steps": before["env_steps"] + int(values.pop("steps")),
-        "episodes": before["episodes"] + int(values.pop("episodes")),
-    }
+    row = {"generation": values.pop("generation")}
+    row |= {name: before[name] + int(values.pop(new)) for name, new in _TOTALS.items()}
     learners = values.pop("strategy")
     learners |= {f"controller_{k}": v for k, v in values.pop("controller").items()}
     return finite({**row, **values, **learners})
 
 
-def _pictures(
-    workdir: Workdir, rows: list[dict[str, Any]], search: Search, found: Answer, title: str
-) -> None:
-    learning_curve(rows, workdir.path / "report" / "curve.png", title=title)
-    if search.policy.matrices is None:
-        return
-    bound = search.policy.bind(found.chosen.params, found.chosen.genotype)
-    matrices = [np.asarray(w) for w in search.policy.matrices(bound)]
-    draw_network(matrices, workdir.path / "report" / "network.png", title=title)
+def _put(old: Any, new: Any) -> Any:
+    """Return a saved leaf as the compiled program wants it: on its devices."""
+    return new if isinstance(new, Shared) else jax.device_put(old, new.sharding)
 
 
 def main() -> None:
@@ -352,7 +362,8 @@ def main() -> None:
     workdir = Workdir(_WORKDIR.value or "")
     with Stopping() as stopping:
         found = train(_CONFIG.value, workdir, _RESUME.value, stopping)
-    say(summary(found, workdir))
+    if found:
+        say(summary(found, workdir))
 
 
 if __name__ == "__main__":
@@ -363,4 +374,5 @@ if __name__ == "__main__":
     _RESUME = flags.DEFINE_enum(
         "resume", "auto", RESUME, "Go on with the run in the workdir: if there is one, never, must."
     )
+    command_line.define_host_flags()
     command_line.run(main, "config", "workdir")

@@ -3,7 +3,7 @@
 config.json       the complete config             metrics.jsonl   one object a generation
 provenance.json   commit, versions, devices       result.json     what the run found
 policy.npz        all that it takes to act        report/         the pictures
-checkpoints/      the state, every so often
+checkpoints/      the state, every so often       policies/       of each run, if there are many
 
 All but provenance and the event files of TensorBoard is the same bits however often the run was
 killed. `result.json` is written last: with it a run is finished.
@@ -129,7 +129,7 @@ class Workdir:
         if not (self.path / "result.json").exists():
             return None
         result = self.read("result.json")
-        if "return" not in result:
+        if "return" not in result and "runs" not in result:
             raise WorkdirError(f"{self.path / 'result.json'} is no result of a run.")
         return result
 

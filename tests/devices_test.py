@@ -144,11 +144,11 @@ def reveal(population: Population) -> tuple[Evaluation, jax.Array]:
     task = tasks.SingleShot(3, 1, evaluate)
 
     def all_of_them(state, ids):
-        def bound(i):
+        def bound(given, i):
             made = search.candidate(KEY, state, state.generation, i)
             return (made.params, made.genotype), made.key
 
-        return population.evaluate(task, jnp.zeros(3), bound, None, ids)
+        return population.evaluate(task, (), bound, None, None, ids)
 
     seen = jax.jit(population.spread(all_of_them))(state, ids)
     told, _ = jax.jit(search.step)(KEY, state)

@@ -11,6 +11,7 @@ import pytest
 from esenas_jax import policies, tasks
 from esenas_jax.population import Population
 from esenas_jax.rollout import rollout
+from esenas_jax.tasks.task import Lens
 
 RUN_KEY = jax.random.key(7)
 REFERENCE = np.array([2.0, -1.0, 0.0], np.float32)
@@ -70,6 +71,11 @@ def start(episode):
     return episode.astype(jnp.float32), jax.random.fold_in(RUN_KEY, episode)
 
 
+def lens(episode):
+    del episode
+    return Lens(jnp.asarray(REFERENCE), jnp.zeros(3), jnp.ones(3))
+
+
 def apply(network, obs):
     return (network + obs[0])[None]
 
@@ -125,7 +131,15 @@ def runner(schedule, convention, horizon=LONGEST + 3, action_repeat=1):
     run = functools.partial(
         rollout, task, num_episodes=num_episodes, lanes=lanes, refill_every=refill_every
     )
-    return jax.jit(lambda: run(REFERENCE, start, apply)), num_episodes
+    return jax.jit(lambda: run(start, lens, apply)), num_episodes
+
+
+def check_sums(sums, expected):
+    for e, episode in enumerate(expected):
+        seen = np.array([o - REFERENCE for o in episode.seen]).reshape(-1, 3)
+        assert float(sums.count[e]) == len(seen)
+        np.testing.assert_array_equal(sums.first[e], np.sum(seen, axis=0))
+        np.testing.assert_array_equal(sums.second[e], np.sum(np.square(seen), axis=0))
 
 
 def check(schedule, convention, **task):
@@ -139,10 +153,10 @@ def check(schedule, convention, **task):
         np.testing.assert_array_equal(
             getattr(totals, name), [getattr(episode, name) for episode in expected]
         )
-    seen = [observation - REFERENCE for episode in expected for observation in episode.seen]
-    assert float(sums.count) == len(seen)
-    np.testing.assert_array_equal(sums.first, np.sum(seen, axis=0, initial=0.0))
-    np.testing.assert_array_equal(sums.second, np.sum(np.square(seen), axis=0, initial=0.0))
+    if convention is None:
+        assert sums == ()
+    else:
+        check_sums(sums, expected)
     return [episode.steps for episode in expected]
 
 
@@ -166,7 +180,7 @@ def test_episodes_that_are_only_padding_are_not_run_and_sum_up_to_nothing(to_run
     task = tasks.episodes(COUNTING, horizon=LONGEST + 3, normalizer=CONVENTIONS["es"])
     run = jax.jit(
         lambda count: rollout(
-            task, REFERENCE, start, apply,
+            task, start, lens, apply,
             num_episodes=13, to_run=count, lanes=3, refill_every=2,
         )
     )  # fmt: skip
@@ -176,7 +190,8 @@ def test_episodes_that_are_only_padding_are_not_run_and_sum_up_to_nothing(to_run
     for name in ("reward", "bonus", "steps"):
         values = [getattr(episode, name) for episode in expected]
         np.testing.assert_array_equal(getattr(totals, name), values + [0] * (13 - to_run))
-    assert float(sums.count) == sum(len(episode.seen) for episode in expected)
+    check_sums(jax.tree.map(lambda x: x[:to_run], sums), expected)
+    assert not any(np.asarray(x)[to_run:].any() for x in sums)
 
 
 def test_the_episodes_of_the_table_end_at_the_first_step_and_at_the_last():
@@ -209,9 +224,7 @@ def test_nothing_is_summed_when_nothing_is_normalised():
     totals, sums = run()
     others, _ = runner("lanes that divide nothing", "es")[0]()
     jax.tree.map(np.testing.assert_array_equal, totals, others)
-    assert float(sums.count) == 0
-    assert not np.asarray(sums.first).any()
-    assert not np.asarray(sums.second).any()
+    assert sums == ()
 
 
 # -------------------------------------------------------------------------------- failures
@@ -234,7 +247,7 @@ def failing(victim, *, of, when):
 def run_failing(environment, lanes, convention):
     task = tasks.episodes(environment, horizon=LONGEST, normalizer=CONVENTIONS[convention])
     options = {"num_episodes": 13, "lanes": lanes, "refill_every": 2}
-    run = jax.jit(lambda: rollout(task, REFERENCE, start, apply, **options))
+    run = jax.jit(lambda: rollout(task, start, lens, apply, **options))
     return jax.tree.map(np.asarray, run())
 
 
@@ -252,10 +265,8 @@ def test_a_lane_whose_reward_is_not_a_number_fails_alone_and_early(convention, l
         np.testing.assert_array_equal(
             getattr(totals, name)[others], [getattr(episode, name) for episode in expected]
         )
-    seen = [observation - REFERENCE for episode in expected for observation in episode.seen]
-    assert float(sums.count) == len(seen)
-    np.testing.assert_array_equal(sums.first, np.sum(seen, axis=0))
-    np.testing.assert_array_equal(sums.second, np.sum(np.square(seen), axis=0))
+    check_sums(jax.tree.map(lambda x: x[np.array(others)], sums), expected)
+    assert not any(np.asarray(x)[victim].any() for x in sums)
 
 
 def test_an_observation_that_is_not_a_number_never_enters_the_sums():
@@ -267,12 +278,39 @@ def test_an_observation_that_is_not_a_number_never_enters_the_sums():
     others = [e for e in range(13) if e != victim]
     expected = [by_hand(*drawn(e), float(e), **task) for e in others]
     np.testing.assert_array_equal(totals.reward[others], [e.reward for e in expected])
-    for total in sums:
-        assert np.isfinite(total).all()
-    assert float(sums.count) >= sum(len(episode.seen) for episode in expected)
+    check_sums(jax.tree.map(lambda x: x[np.array(others)], sums), expected)
+    assert all(np.isfinite(x).all() for x in sums)
 
 
 # ------------------------------------------------------------------------------ population
+
+
+def evaluate(population, task, ids, run_key=RUN_KEY, shift=0.0):
+    """Candidate i acts with the number i, and sees time later by `shift`."""
+
+    def bound(given, i):
+        return i.astype(jnp.float32), jax.random.fold_in(given[0], i)
+
+    def seen_through(given, i):
+        return lens(i)._replace(mean=jnp.zeros(3).at[0].set(-given[1]))
+
+    return population.evaluate(task, (run_key, shift), bound, seen_through, apply, ids)
+
+
+@pytest.mark.parametrize("lanes", [1, 5, 40])
+def test_runs_that_share_lanes_score_as_each_alone(lanes):
+    task = tasks.episodes(COUNTING, horizon=LONGEST, episodes=2, normalizer=tasks.es_normalizer())
+    population, ids = Population(lanes=lanes, refill_every=2), jnp.array([4, 0, 7], jnp.int32)
+    keys, shifts = jax.random.split(RUN_KEY, 4), jnp.arange(4, dtype=jnp.float32)
+    of_a_run = functools.partial(evaluate, population, task, ids)
+    together = jax.jit(jax.vmap(of_a_run))(keys, shifts)
+    for run in range(4):
+        alone = jax.jit(of_a_run)(keys[run], shifts[run])
+        mine = jax.tree.map(lambda x, run=run: x[run], together)
+        # Sums of small integers, in any order; means divide once.
+        jax.tree.map(np.testing.assert_array_equal, mine, alone)
+    assert len(set(np.asarray(together.statistics.first[:, 0]).tolist())) > 1
+    assert len({tuple(row) for row in np.asarray(together.episode_return).tolist()}) == 4
 
 
 @pytest.mark.parametrize("lanes", [1, 5])
@@ -283,11 +321,7 @@ def test_a_candidates_scores_are_means_over_its_own_episodes(lanes):
     )
     population = Population(lanes=lanes, refill_every=3)
 
-    def bound(i):
-        return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
-
-    evaluate = functools.partial(population.evaluate, task, REFERENCE, bound, apply)
-    evaluation = jax.jit(evaluate)(jnp.array(ids, jnp.int32))
+    evaluation = jax.jit(functools.partial(evaluate, population, task))(jnp.array(ids, jnp.int32))
     count = 0
     for row, i in enumerate(ids):
         key = jax.random.fold_in(RUN_KEY, i)
@@ -312,11 +346,8 @@ def test_a_candidates_scores_are_means_over_its_own_episodes(lanes):
 def test_one_failed_episode_fails_its_candidate_and_no_other():
     task = tasks.episodes(failing(1.0, of="reward", when=1), horizon=LONGEST, episodes=2)
 
-    def bound(i):
-        return i.astype(jnp.float32), jax.random.fold_in(RUN_KEY, i)
-
-    evaluate = functools.partial(Population(lanes=2).evaluate, task, REFERENCE, bound, apply)
-    evaluation = jax.jit(evaluate)(jnp.arange(3, dtype=jnp.int32))
+    of_three = functools.partial(evaluate, Population(lanes=2), task)
+    evaluation = jax.jit(of_three)(jnp.arange(3, dtype=jnp.int32))
     assert evaluation.failed.tolist() == [False, True, False]
     assert np.isfinite(evaluation.episode_return).tolist() == [True, False, True]
 
@@ -327,16 +358,20 @@ def pendulum_returns(lanes, refill_every):
     policy = policies.dense(3, (4,), 1)
     genotype = policy.space.sample(jax.random.key(0))
 
-    def bound(i):
+    def bound(given, i):
         key = jax.random.fold_in(jax.random.key(5), i)
         return policy.bind(policy.init(key), genotype), key
 
     population = Population(lanes=lanes, refill_every=refill_every)
     ids = jnp.arange(7, dtype=jnp.int32)
-    evaluate = jax.jit(
-        lambda: population.evaluate(task, jnp.zeros(3), bound, policy.apply, ids).episode_return
+    returns = jax.jit(
+        lambda: (
+            population.evaluate(
+                task, (), bound, lambda given, i: lens(i), policy.apply, ids
+            ).episode_return
+        )
     )
-    return np.asarray(evaluate())
+    return np.asarray(returns())
 
 
 def test_lanes_change_pendulum_returns_only_by_rounding():
@@ -353,12 +388,12 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
     policy = policies.dense(3, (), 1, output_activation=policies.identity)
     genotype = policy.space.sample(jax.random.key(0))
 
-    def bound(i):
+    def bound(given, i):
         key = jax.random.fold_in(jax.random.key(5), i)
         return policy.bind(policy.init(key), genotype), key
 
     ids = jnp.array([6, 1, 3, 0, 9, 4, 2], jnp.int32)
-    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, jnp.zeros(3), bound)
+    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, (), bound, None)
     evaluation = jax.jit(functools.partial(evaluate, policy.apply))(ids)
     alone = [
         float(task.evaluate(key, network, policy.apply).episode_return)

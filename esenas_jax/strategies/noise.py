@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax import _checks
-from esenas_jax.types import Array, Key, PyTree
+from esenas_jax.types import Array, Key, PyTree, Shared
 
 
 class Noise(NamedTuple):
     """A source of perturbations."""
 
-    init: Callable[[int], PyTree]  # P -> what it draws from: () or a table, the same for every run
+    init: Callable[[int], PyTree]  # P -> what it draws from: () or a `Shared` table
     # the generation's noise key, what `init` returned, direction [], P -> perturbation, float32 [P]
     sample: Callable[[Key, PyTree, Array, int], Array]
 
@@ -83,16 +83,16 @@ def shared_table(table_size: int = 2**24, dtype: str = "float32", table_seed: in
     dtype = _checks.known("dtype", dtype, ("float32", "float16", "bfloat16"))
     table_seed = _checks.integer("table_seed", table_seed, 0, 2**32 - 1)
 
-    def init(size: int) -> Array:
+    def init(size: int) -> Shared:
         if size >= table_size:
             raise ValueError(
                 f"table_size must be above the number of parameters, {size}, got {table_size}."
             )
         key = jax.random.key(table_seed)
-        return jax.random.normal(key, (table_size,), jnp.float32).astype(dtype)
+        return Shared(jax.random.normal(key, (table_size,), jnp.float32).astype(dtype))
 
-    def sample(key: Key, table: Array, direction: Array, size: int) -> Array:
-        key = jax.random.fold_in(key, direction)
+    def sample(key: Key, kept: Shared, direction: Array, size: int) -> Array:
+        table, key = kept.value, jax.random.fold_in(key, direction)
         offset = jax.random.randint(key, (), 0, table.size - size + 1, jnp.int32)
         return jax.lax.dynamic_slice(table, (offset,), (size,)).astype(jnp.float32)
 

@@ -19,6 +19,14 @@ from esenas_jax.types import Array, Evaluation, Key, PyTree
 Apply = Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
 
 
+class Lens(NamedTuple):
+    """What a run's observations are seen through, frozen within a generation."""
+
+    reference: Array  # float32 [O], what sums of observations are relative to
+    mean: Array  # float32 [O], taken away before a policy sees them
+    scale: Array  # float32 [O], multiplied with after that
+
+
 class SingleShot(NamedTuple):
     """A task whose score is one function call."""
 
@@ -47,10 +55,9 @@ class SingleShot(NamedTuple):
         del statistics
         return moments
 
-    def view(self, moments: Moments, apply: Apply) -> Apply:
-        """Show observations to a policy as they are."""
-        del moments
-        return apply
+    def lens(self, moments: Moments) -> Lens:
+        """Return the lens that shows observations as they are."""
+        return Lens(moments.mean, jnp.zeros_like(moments.mean), jnp.ones_like(moments.mean))
 
 
 class Transition(NamedTuple):
@@ -112,12 +119,9 @@ class Episodes(NamedTuple):
             return moments
         return merge(moments, statistics)
 
-    def view(self, moments: Moments, apply: Apply) -> Apply:
-        """Return `apply` behind the normaliser, frozen at these moments."""
-        if not self.normalizer.enabled:
-            return apply
-        mean, scale = self.normalizer.affine(moments)
-        return lambda network, obs: apply(network, (obs - mean) * scale)
+    def lens(self, moments: Moments) -> Lens:
+        """Return what observations are seen through while the moments are these."""
+        return Lens(moments.mean, *self.normalizer.affine(moments))
 
 
 Task = SingleShot | Episodes

@@ -9,10 +9,13 @@ def base() -> ConfigDict:
     """Return the part of a config that most runs need not touch."""
     config = ConfigDict()
     config.seed = 0  # of the run's one key
+    config.seeds = 1  # that many runs in one program, of seeds seed, seed + 1, ...
+    config.sweep = ConfigDict()  # and each of them with all of these numbers
     config.generations = 100
     config.answer_episodes = 256  # to choose the answer with, and as many again to report it
     config.checkpoint_every = 50  # generations
     config.devices = 1  # the first ones that JAX finds
+    config.devices_share = "candidates"  # of each generation, or "runs"
     config.virtual_shards = config_dict.placeholder(
         int
     )  # V: same bits on any devices that divide V

@@ -1,0 +1,146 @@
+"""One program for all that a run does between two looks at it, and for many runs at once.
+
+Runs of one search differ in their keys and in the numbers that their pieces keep in a `hyper` field
+of the state. Whatever else they are made of is fixed when the program is compiled.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from esenas_jax import _checks
+from esenas_jax.population import AXIS
+from esenas_jax.search import Metrics, Search, SearchState
+from esenas_jax.types import Array, Key, PyTree, Shared
+
+MAX_DISCARDED = 3  # generations in a row, in every run; after that nothing will change
+
+
+class Runs(NamedTuple):
+    """The functions of one run, or of M: then everything has a leading [M] but `Shared` parts."""
+
+    # keys, {name: float32 []} of `variable` numbers that differ from the search's -> state
+    init: Callable[[Key, Mapping[str, Array]], SearchState]
+    # keys, state, how many generations, at most `capacity` -> state, metrics [capacity]
+    advance: Callable[[Key, SearchState, Array], tuple[SearchState, Metrics]]
+
+
+def runs(
+    search: Search, number: int | None = None, *, devices: int = 1, capacity: int = 64
+) -> Runs:
+    """Return the functions of runs of a search.
+
+    Args:
+        search: what is run.
+        number: M, at least 1; None for one run without a leading axis.
+        devices: how many of `jax.devices()` share the M runs out, a divisor of M. The other way to
+            use several devices is `Population(devices=)`: they share out each generation. Runs on
+            other devices do not wait for each other.
+        capacity: the most generations that `advance` carries out in a call.
+
+    Returns:
+        Pure functions, made for jit. On one device `advance` stops early when `MAX_DISCARDED`
+        generations in a row were discarded in every run; rows of metrics past the last are 0.
+
+    Raises:
+        TypeError, ValueError: if a number is outside its range.
+    """
+    capacity = _checks.integer("capacity", capacity, 1)
+    init, step = search.init, search.step
+    if number is not None:
+        number = _checks.integer("number", number, 1)
+    if _checks.integer("devices", devices, 1) > 1:  # to ask for their number starts them
+        _checks.integer("devices", devices, 1, jax.device_count())
+    if devices > 1 and (number is None or number % devices or search.population.shards > 1):
+        raise ValueError(
+            f"devices can share out runs if their number is a multiple of the devices and no "
+            f"generation is shared out itself, got {number or 1} runs, {devices} devices and "
+            f"{search.population.shards} shards."
+        )
+
+    def begin(run_key: Key, values: Mapping[str, Array]) -> SearchState:
+        return _vary(init(run_key), values)
+
+    if number is not None:
+        axes = by_run(search, 0)
+        begin = jax.vmap(begin, out_axes=axes)
+        step = jax.vmap(step, in_axes=(0, axes), out_axes=(axes, 0))
+
+    def advance(run_key: Key, state: SearchState, limit: Array) -> tuple[SearchState, Metrics]:
+        metrics = jax.eval_shape(step, run_key, state)[1]
+        rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
+
+        def goes_on(carry: tuple[Array, SearchState, Metrics]) -> Array:
+            done, state, _ = carry
+            # What happens to the runs of other devices is not known here.
+            hope = jnp.any(state.discarded < MAX_DISCARDED) if devices == 1 else True
+            return (done < limit) & hope
+
+        def generation(carry: tuple[Array, SearchState, Metrics]) -> tuple:
+            done, state, rows = carry
+            state, row = step(run_key, state)
+            return done + 1, state, jax.tree.map(lambda all_, x: all_.at[done].set(x), rows, row)
+
+        return jax.lax.while_loop(goes_on, generation, (jnp.int32(0), state, rows))[1:]
+
+    if devices > 1:
+        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+        each, all_ = PartitionSpec(AXIS), PartitionSpec()
+        states = by_run(search, each, all_)
+        begin = jax.shard_map(
+            begin, mesh=mesh, in_specs=(each, each), out_specs=states, check_vma=False
+        )
+        advance = jax.shard_map(
+            advance,
+            mesh=mesh,
+            in_specs=(each, states, all_),
+            out_specs=(states, PartitionSpec(None, AXIS)),
+            check_vma=False,
+        )
+    return Runs(begin, advance)
+
+
+def variable(search: Search) -> dict[str, Array]:
+    """Return the numbers that can differ between runs of one program, {name: float32 []}."""
+    state = jax.eval_shape(search.init, jax.random.key(0))
+    return {
+        name: leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if (name := _hyper_name(path))
+    }
+
+
+def _vary(state: SearchState, values: Mapping[str, Array]) -> SearchState:
+    """Return the state with these numbers in place of its own."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+            jnp.asarray(values.get(_hyper_name(path) or "", x), x.dtype)
+            if _hyper_name(path) in values
+            else x
+        ),
+        state,
+    )
+
+
+def _hyper_name(path: tuple) -> str | None:
+    """Return "strategy.noise_std" for the leaf strategy.hyper.noise_std, None for what is none."""
+    names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+    if "hyper" not in names:
+        return None
+    return ".".join(name for name in names if name != "hyper")
+
+
+def by_run(search: Search, each: PyTree, shared: PyTree = None) -> PyTree:
+    """Return a state's tree with `each` for every leaf, and `shared` for what runs share."""
+    state = jax.eval_shape(search.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda x: (
+            Shared(jax.tree.map(lambda _: shared, x.value)) if isinstance(x, Shared) else each
+        ),
+        state,
+        is_leaf=lambda x: isinstance(x, Shared),
+    )

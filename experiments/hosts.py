@@ -1,0 +1,228 @@
+"""Several processes as one run: how they meet, what they agree on, and what a lost one means.
+
+Every process runs the same command and computes its share; process 0 alone writes. With one process
+all of this is nothing.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from experiments.build import ConfigError
+from experiments.progress import be_silent
+
+
+class HostsError(Exception):
+    """Processes that do not come to a run, in one sentence."""
+
+
+def join(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int
+) -> None:
+    """Meet the other processes; to be called before JAX looks for devices.
+
+    Args:
+        coordinator: "host:port" of process 0, "auto" to ask the cluster's environment (Slurm, Open
+            MPI, a TPU pod), or None for one process alone.
+        num_processes: at least 1, with a host and a port.
+        process_id: in [0, num_processes), likewise.
+        timeout: seconds to wait for the others, at least 1.
+
+    Raises:
+        HostsError: if the arguments make no sense.
+    """
+    given: dict[str, Any] = {"num_processes": num_processes, "process_id": process_id}
+    if coordinator in (None, "auto"):
+        if named := [name for name, value in given.items() if value is not None]:
+            raise HostsError(f"--{named[0]} needs --coordinator=HOST:PORT, got {coordinator}.")
+        if coordinator is None:
+            return
+        given = {}
+    else:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise HostsError(f"--coordinator must be HOST:PORT or auto, got {coordinator!r}.")
+        if num_processes is None or num_processes < 1:
+            raise HostsError(f"--num_processes must be at least 1, got {num_processes}.")
+        if process_id is None or not 0 <= process_id < num_processes:
+            raise HostsError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}.")
+        given["coordinator_address"] = coordinator
+    if timeout < 1:
+        raise HostsError(f"--coordinator_timeout must be at least 1 s, got {timeout}.")
+
+    # JAX ends the process with a stack trace when its own time is over: ours is over before.
+    late = threading.Timer(timeout, _give_up, (coordinator, process_id, num_processes, timeout))
+    late.daemon = True
+    late.start()
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**given, initialization_timeout=timeout + 60)
+    except (RuntimeError, ValueError) as error:
+        line = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise HostsError(f"the processes could not meet: {line}.") from error
+    finally:
+        late.cancel()
+    if not first():
+        be_silent()
+
+
+def _give_up(coordinator: str, process_id: int | None, number: int | None, timeout: int) -> None:
+    if process_id == 0:
+        why = f"fewer than {number} processes came to {coordinator}"
+    else:
+        why = f"no coordinator was found at {coordinator}"
+    leave(f"{why} within {timeout} s: are all processes started, with the same --coordinator?")
+
+
+def leave(error: str) -> NoReturn:
+    """End this process with a sentence; JAX's own way out waits for all processes."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def joined() -> bool:
+    """Return whether there are other processes."""
+    return jax.distributed.is_initialized()
+
+
+def first() -> bool:
+    """Return whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def gather(values: np.ndarray) -> np.ndarray:
+    """Return what every process brings, [processes, ...]."""
+    if jax.process_count() == 1:
+        return values[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values))
+
+
+def tell(tree: Any) -> Any:
+    """Return the arrays of process 0, which others give the shapes and dtypes of, bit for bit."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    leaves, structure = jax.tree.flatten(tree)
+    leaves = [np.zeros(x.shape, x.dtype) if not first() else np.asarray(x) for x in leaves]
+    # As bytes: what is told is a sum over processes, and -0.0 + 0.0 is another zero.
+    sent = np.concatenate([np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in leaves])
+    heard = np.asarray(multihost_utils.broadcast_one_to_all(sent)).astype(np.uint8)
+    ends = np.cumsum([x.nbytes for x in leaves])[:-1]
+    parts = zip(np.split(heard, ends), leaves, strict=True)
+    return structure.unflatten([part.view(x.dtype).reshape(x.shape) for part, x in parts])
+
+
+def fetch(tree: Any) -> Any:
+    """Return arrays that devices of any process hold, as NumPy arrays."""
+
+    def one(x: jax.Array) -> np.ndarray:
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(one, tree)
+
+
+def agree(config: Mapping[str, Any]) -> None:
+    """Refuse processes that were started with different configs.
+
+    Raises:
+        ConfigError: in all of them.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).digest()
+    all_of_them = gather(np.frombuffer(digest, np.uint8))
+    for process, other in enumerate(all_of_them):
+        if (other != all_of_them[0]).any():
+            raise ConfigError(
+                f"process {process} has another config (hash {other.tobytes().hex()[:12]}) than "
+                f"process 0 ({all_of_them[0].tobytes().hex()[:12]}): start all processes with the "
+                "same config and overrides."
+            )
+
+
+class Watch:
+    """While it is entered, a process that ends without a word ends this one too, with a message.
+
+    A collective would wait for it for ever. Processes hold a connection to process 0: the system
+    closes it when one of them dies, and asks after a silent machine every few seconds.
+
+    Args:
+        advice: what to say besides.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
+        self._peers: list[socket.socket] = []
+        self._leaving = False
+
+    def __enter__(self) -> "Watch":
+        if jax.process_count() == 1:
+            return self
+        port = np.zeros(1, np.int32)
+        address = np.zeros(256, np.uint8)
+        server = None
+        if first():
+            server = socket.create_server(("", 0), backlog=jax.process_count())
+            port[0] = server.getsockname()[1]
+            name = _my_address().encode()
+            address[: len(name)] = np.frombuffer(name, np.uint8)
+        port, address = tell((port, address))
+        if server:
+            for _ in range(jax.process_count() - 1):
+                peer, _ = server.accept()
+                self._listen(peer, int.from_bytes(peer.recv(4), "little"))
+            server.close()
+        else:
+            name = address.tobytes().rstrip(b"\0").decode()
+            peer = socket.create_connection((name, int(port[0])), timeout=60)
+            peer.settimeout(None)
+            peer.sendall(jax.process_index().to_bytes(4, "little"))
+            self._listen(peer, 0)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None or isinstance(error, SystemExit):
+            self._leaving = True
+            for peer in self._peers:
+                peer.sendall(b".")
+
+    def _listen(self, peer: socket.socket, process: int) -> None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, option):
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
+        self._peers.append(peer)
+        threading.Thread(target=self._wait, args=(peer, process), daemon=True).start()
+
+    def _wait(self, peer: socket.socket, process: int) -> None:
+        try:
+            farewell = peer.recv(1)
+        except OSError:
+            farewell = b""
+        if not farewell and not self._leaving:
+            leave(f"process {process} was lost or has stopped; {self._advice}")
+
+
+def _my_address() -> str:
+    """Return the address that a coordinator's host name stands for, seen from this machine."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"

@@ -1,0 +1,154 @@
+"""What is kept of a run: every file of its workdir is written from here, by one process."""
+
+import dataclasses
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from esenas_jax.answer import Answer
+from esenas_jax.search import Search, SearchState
+from experiments.build import Plan, describe
+from experiments.checkpoints import Checkpoint, Checkpoints
+from experiments.metrics_log import MetricsLog, read_rows
+from experiments.policy_file import save_policy
+from experiments.progress import say
+from experiments.provenance import changed, peak_memory, provenance
+from experiments.report import draw_network, learning_curve
+from experiments.results import result, results
+from experiments.workdir import Workdir, WorkdirError
+
+Totals = dict[str, list[int]]  # of the metrics so far, of every run: Python integers, always exact
+
+
+@dataclasses.dataclass
+class Record:
+    """The files of one workdir, while a run is under way."""
+
+    config: ConfigDict
+    plan: Plan
+    workdir: Workdir
+    origin: dict[str, Any] = dataclasses.field(default_factory=provenance)
+    seconds: dict[str, float] = dataclasses.field(  # of this start
+        default_factory=lambda: {"compile": 0.0, "run": 0.0, "host": 0.0, "answer": 0.0}
+    )
+
+    def begin(self, begun: bool) -> None:
+        """Write down what is going to be run, and say it."""
+        plan, search = self.plan, self.plan.search
+        population = search.population
+        self.origin |= {
+            "devices_used": plan.devices,
+            "processes": jax.process_count(),
+            "lanes": population.lanes_used,
+            "refill_every": population.refill_used,
+        }
+        if begun:
+            self.origin["earlier"] = _earlier(self.workdir, self.origin)
+        else:
+            self.workdir.write("config.json", self.config.to_dict())
+        self.account()
+        self.checkpoints = Checkpoints(self.workdir.path / "checkpoints")
+        say(
+            f"{describe(self.config)} on {_devices(self.origin)}:\n"
+            + (f"{len(plan.runs)} runs in one program, each of " if plan.number else "")
+            + f"{search.num_candidates} candidates a generation, {search.policy.num_params} "
+            f"parameters, architectures from {search.policy.space}."
+        )
+
+    def account(self) -> None:
+        """Write down where the run comes from, and what it took so far."""
+        spent = {"seconds": self.seconds, "peak_memory": peak_memory()}
+        self.workdir.write("provenance.json", self.origin | spent)
+
+    def latest(self, like: SearchState) -> Checkpoint | None:
+        """Return the newest checkpoint, and say so."""
+        found = self.checkpoints.latest(like)
+        if found:
+            for damaged in found.damaged:
+                say(f"A checkpoint is damaged and was set aside: {damaged}.")
+            say(f"Going on from the checkpoint of generation {found.generation}.")
+        return found
+
+    def open_log(self, generation: int) -> None:
+        """Open the metrics, cut back to what is before a generation."""
+        self.origin["from_generation"] = generation
+        self.log = MetricsLog(self.workdir, generation, len(self.plan.runs))
+
+    def save(self, state: SearchState, totals: Totals) -> None:
+        """Write a checkpoint that the metrics are not behind of."""
+        self.log.sync()
+        self.checkpoints.save(state, totals)
+        self.account()
+
+    def conclude(self, answers: Answer) -> dict[str, Any]:
+        """Write all that a finished run has; return its result."""
+        self.account()
+        search, path = self.plan.search, self.workdir.path
+        rows = read_rows(path)
+        title = describe(self.config)
+        if self.plan.number is None:
+            best, chosen = answers, result(search, answers, rows[0], rows[-1])
+            with self.workdir.writing():
+                save_policy(path / "policy.npz", search, self.config, best.chosen)
+        else:
+            each = [jax.tree.map(lambda x, r=r: x[r], answers) for r in range(len(self.plan.runs))]
+            chosen = results(search, self.plan.runs, each, rows)
+            best = each[chosen["best_run"]]
+            with self.workdir.writing():
+                (path / "policies").mkdir(exist_ok=True)
+                for r, answer in enumerate(each):
+                    save_policy(path / "policies" / f"{r}.npz", search, self.config, answer.chosen)
+                save_policy(path / "policy.npz", search, self.config, best.chosen)
+        try:
+            with self.workdir.writing():
+                _pictures(path / "report", rows, search, best, title)
+        finally:
+            # The last of all: with it the run is finished.
+            self.workdir.write("result.json", chosen)
+        return self.workdir.read("result.json")
+
+    def trace(self, error: Exception) -> Path:
+        """Write down where an error comes from; return the file."""
+        path = self.workdir.path / "traceback.txt"
+        with self.workdir.writing():
+            path.write_text("".join(traceback.format_exception(error)))
+        return path
+
+
+def _earlier(workdir: Workdir, origin: Mapping[str, Any]) -> list[Any]:
+    """Return the provenance of earlier starts, and say what has changed since the last."""
+    try:
+        last = workdir.read("provenance.json")
+    except WorkdirError:
+        return []
+    if names := changed(last, origin):
+        say(
+            f"Note: {', '.join(names)} changed since the run was begun: it may end with other bits "
+            "than an unbroken one."
+        )
+    before = last.pop("earlier", [])
+    return [*(before if isinstance(before, list) else []), last]
+
+
+def _devices(origin: Mapping[str, Any]) -> str:
+    used, there, processes = (origin[k] for k in ("devices_used", "device_count", "processes"))
+    more = f" (of {there}; --config.devices chooses how many)" if there > used else ""
+    return f"{used} x {origin['device']}{more}" + (
+        f" of {processes} processes" if processes > 1 else ""
+    )
+
+
+def _pictures(
+    folder: Path, rows: Sequence[dict[str, Any]], search: Search, found: Answer, title: str
+) -> None:
+    learning_curve(rows, folder / "curve.png", title=title)
+    if search.policy.matrices is None:
+        return
+    bound = search.policy.bind(found.chosen.params, found.chosen.genotype)
+    matrices = [np.asarray(w) for w in search.policy.matrices(bound)]
+    draw_network(matrices, folder / "network.png", title=title)
