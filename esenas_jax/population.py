@@ -17,7 +17,7 @@ from esenas_jax import _checks
 from esenas_jax.rollout import rollout
 from esenas_jax.strategies.strategy import Total
 from esenas_jax.tasks.task import Apply, Episodes, Lens, SingleShot, Task
-from esenas_jax.types import Array, Evaluation, Key, PyTree
+from esenas_jax.types import Array, Evaluation, Key, Part, PyTree
 
 # what is given, candidate id -> the network it acts with, and the key of its episodes
 Bound = Callable[[PyTree, Array], tuple[PyTree, Key]]
@@ -155,7 +155,8 @@ class Population:
     ) -> Evaluation:
         def one(i: Array) -> Evaluation:
             network, key = bound(given, i)
-            seen = task.evaluate(key, network, apply)
+            with jax.named_scope(Part.PHYSICS):
+                seen = task.evaluate(key, network, apply)
             if not isinstance(seen, Evaluation):
                 raise TypeError(
                     f"a task's evaluate must return an Evaluation (see tasks.single_score), "

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from esenas_jax.tasks.normalizer import Sums, zero_sums
 from esenas_jax.tasks.task import Apply, Environment, Episodes, Lens
-from esenas_jax.types import Array, Key, PyTree
+from esenas_jax.types import Array, Key, Part, PyTree
 
 # episode id -> the network that acts in it, and its key. A function, never a block of weights: a
 # lane makes what it needs when it starts, and drops it when it ends.
@@ -78,7 +78,8 @@ def rollout(
 
     def begin(episode: Array) -> Lane:
         network, key = start(jnp.minimum(episode, num_episodes - 1))
-        world, obs = environment.reset(key)
+        with jax.named_scope(Part.PHYSICS):
+            world, obs = environment.reset(key)
         _check_observation("reset", environment, obs)
         zero = jnp.zeros((), jnp.float32)
         return Lane(
@@ -103,7 +104,8 @@ def rollout(
 
         def hold(_: Array, carry: tuple[PyTree, Array, Array, Totals]) -> tuple:
             world, obs, alive, totals = carry
-            world, seen = environment.step(world, action)
+            with jax.named_scope(Part.PHYSICS):
+                world, seen = environment.step(world, action)
             _check_observation("step", environment, seen.obs)
             reward = jnp.asarray(seen.reward, jnp.float32)
             totals = Totals(

@@ -34,6 +34,7 @@ from esenas_jax.types import (
     Evaluation,
     Genotype,
     Key,
+    Part,
     PyTree,
     Scores,
     Stream,
@@ -194,6 +195,8 @@ def es_enas(
     num_candidates = strategy.num_candidates
     tolerated = math.floor(max_failed * num_candidates + 1e-9)
     all_ids = jnp.arange(num_candidates, dtype=jnp.int32)
+    bind = jax.named_scope(Part.POLICY)(policy.bind)
+    apply = jax.named_scope(Part.POLICY)(policy.apply)
 
     def init(run_key: Key) -> SearchState:
         k_params, k_controller = jax.random.split(stream(run_key, 0, Stream.INIT))
@@ -219,10 +222,12 @@ def es_enas(
 
     # --- candidates -------------------------------------------------------------------------------
 
+    @jax.named_scope(Part.PROPOSING)
     def prepare(run_key: Key, state: SearchState, generation: Array) -> PyTree:
         key = stream(run_key, _proposal_generation(generation), Stream.PLAN)
         return controller.prepare(key, state.controller)
 
+    @jax.named_scope(Part.PROPOSING)
     def propose(run_key: Key, plan: PyTree, generation: Array, i: Array) -> tuple[Genotype, PyTree]:
         if shared_architecture:
             i = strategy.pair(i)
@@ -233,6 +238,7 @@ def es_enas(
         # Within a block the controller's state rests, so the same key makes the same again.
         return generation - generation % propose_every
 
+    @jax.named_scope(Part.PERTURBING)
     def perturb(run_key: Key, state: SearchState, generation: Array, i: Array) -> Array:
         return strategy.candidate(stream(run_key, generation, Stream.NOISE), state.strategy, i)
 
@@ -261,11 +267,11 @@ def es_enas(
 
         def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Key]:
             mine = jax.tree.map(lambda x: x[i], given[0])
-            return policy.bind(mine.params, mine.genotype), mine.key
+            return bind(mine.params, mine.genotype), mine.key
 
         given = (candidates, task.lens(state.moments))
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
-        return population.evaluate(task, given, bound, _seen_through, policy.apply, ids)
+        return population.evaluate(task, given, bound, _seen_through, apply, ids)
 
     # --- learning ---------------------------------------------------------------------------------
 
@@ -302,21 +308,23 @@ def es_enas(
         fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(scores.strategy)
         arrived = jnp.zeros(num_candidates, bool).at[ids].set(valid)
 
-        strategy_state, strategy_metrics = strategy.update(
-            stream(run_key, generation, Stream.NOISE),
-            state.strategy,
-            fitness,
-            arrived,
-            population.total(strategy.num_directions),
-        )
-        controller_state, controller_metrics = controller.update(
-            stream(run_key, generation, Stream.CONTROLLER),
-            state.controller,
-            genotypes,
-            info,
-            scores.controller,
-            valid,
-        )
+        with jax.named_scope(Part.UPDATE):
+            strategy_state, strategy_metrics = strategy.update(
+                stream(run_key, generation, Stream.NOISE),
+                state.strategy,
+                fitness,
+                arrived,
+                population.total(strategy.num_directions),
+            )
+        with jax.named_scope(Part.CONTROLLER):
+            controller_state, controller_metrics = controller.update(
+                stream(run_key, generation, Stream.CONTROLLER),
+                state.controller,
+                genotypes,
+                info,
+                scores.controller,
+                valid,
+            )
         if propose_every > 1:
             # At the end of a block, so that all of it runs what the controller proposed.
             hears = (generation + 1) % propose_every == 0
@@ -370,13 +378,13 @@ def es_enas(
         genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
 
         given = (run_key, state, genotypes, task.lens(state.moments))
-        evaluations = population.evaluate(task, given, bound, _seen_through, policy.apply, all_ids)
+        evaluations = population.evaluate(task, given, bound, _seen_through, apply, all_ids)
         return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
 
     def bound(given: tuple[Key, SearchState, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
         run_key, state, genotypes, _ = given
         params = perturb(run_key, state, state.generation, i)
-        network = policy.bind(params, jax.tree.map(lambda x: x[i], genotypes))
+        network = bind(params, jax.tree.map(lambda x: x[i], genotypes))
         return network, episode_key(run_key, state.generation, i)
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:

@@ -63,6 +63,21 @@ def stream(run_key: Key, generation: Array | int, name: Stream) -> Key:
     return jax.random.fold_in(jax.random.fold_in(run_key, generation), int(name))
 
 
+class Part(enum.StrEnum):
+    """The parts of a generation's work, as a profiler sees them.
+
+    `jax.named_scope(Part.PHYSICS)` writes the name into the metadata of the operations traced
+    inside; what is computed, and how fast, does not depend on it. Of two the inner one counts.
+    """
+
+    PROPOSING = "esenas_jax.proposing"  # architectures
+    PERTURBING = "esenas_jax.perturbing"  # weights
+    PHYSICS = "esenas_jax.physics"  # the task: resets and steps, or its single shot
+    POLICY = "esenas_jax.policy"  # binding networks, normalising observations, acting
+    UPDATE = "esenas_jax.update"  # of the strategy, with the noise that it makes again
+    CONTROLLER = "esenas_jax.controller"  # its update
+
+
 class Candidate(NamedTuple):
     """What is evaluated: weights, an architecture, and the key of its episodes."""
 

@@ -13,7 +13,9 @@ each of them with both numbers. Several processes run the same command, each wit
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,6 +33,7 @@ from experiments import command_line, hosts
 from experiments.build import ConfigError, Plan, plan
 from experiments.checkpoints import hollow
 from experiments.command_line import RunError, failure, xla_flags
+from experiments.profiling import ProfileError, Profiler, named_program
 from experiments.progress import Progress, say
 from experiments.record import Record, Totals
 from experiments.results import summary
@@ -41,14 +44,13 @@ RESUME = ("auto", "never", "must")
 DISPATCH_SECONDS = 0.5  # between two looks at a run; a longer generation is one by itself
 CAPACITY = 64  # generations between two looks, at most
 
-Advance = Callable[[jax.Array, SearchState, np.int32], tuple[SearchState, Metrics]]
-
 
 def train(
     config: ConfigDict,
     workdir: Workdir,
     resume: str = "auto",
     stopping: Stopping | None = None,
+    profile: int = 0,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it, and return its result, as in `result.json`.
 
@@ -58,15 +60,18 @@ def train(
         resume: "auto" goes on from the newest checkpoint if there is one, "never" refuses a folder
             that holds a run, "must" one without a checkpoint.
         stopping: asks the run to stop after a generation.
+        profile: how many generations to trace, into `profile/` of the workdir, and to tell of
+            where their time went; at least 0.
 
     Returns:
         The result; {} in processes that do not write.
 
     Raises:
-        ValueError: if there is no such way to resume.
+        ValueError: if there is no such way to resume, or less than nothing to trace.
         ConfigError, WorkdirError, CheckpointError, RunError: in one sentence.
     """
     resume = _checks.known("resume", resume, RESUME)
+    profile = _checks.integer("profile", profile, 0)
     hosts.agree(config.to_dict())
     planned = plan(config)
     if jax.process_count() > 1 and planned.devices != jax.device_count():
@@ -97,7 +102,7 @@ def train(
         with hosts.Watch(advice):
             record = Record(config, planned, workdir)
             record.begin(begun)
-            return Run(planned, record, stopping).carry_out(begun)
+            return Run(planned, record, stopping, profile).carry_out(begun)
 
 
 def _may_differ(config: ConfigDict) -> set[str]:
@@ -112,13 +117,17 @@ class Run:
         planned: what the config says.
         record: what is written; None in processes that do not write.
         stopping: asks to stop.
+        profile: how many generations to trace.
     """
 
-    def __init__(self, planned: Plan, record: Record | None, stopping: Stopping) -> None:
+    def __init__(
+        self, planned: Plan, record: Record | None, stopping: Stopping, profile: int = 0
+    ) -> None:
         self.plan = planned
         self.record = record
         self.stopping = stopping
         self.seconds = record.seconds if record else {}
+        self.tracing = Tracing(record.workdir.path / "profile", profile) if record else None
         self.runs: Runs = runs(
             planned.search,
             planned.number,
@@ -151,7 +160,7 @@ class Run:
             return None, totals
         return hosts.tell(found.state if found else hollow(like)), totals
 
-    def _compile(self) -> tuple[SearchState, Advance]:
+    def _compile(self) -> tuple[SearchState, jax.stages.Compiled]:
         cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
         later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
         say(f"Compiling a generation. A Brax program takes about 20 s; {later}.")
@@ -161,14 +170,17 @@ class Run:
             state = jax.jit(self.runs.init)(run_key, values)
             # The state is used up: there is room for one.
             advance = jax.jit(self.runs.advance, donate_argnums=1)
-            compiled = advance.lower(run_key, state, np.int32(1)).compile()
+            with named_program() if self.tracing and self.tracing.left else nullcontext():
+                compiled = advance.lower(run_key, state, np.int32(1)).compile()
         except Exception as error:
             raise self._failed("compiling a generation", error) from error
         self._took("compile", started)
         say(f"Compiled in {time.perf_counter() - started:.1f} s.")
         return state, compiled
 
-    def _generations(self, state: SearchState, advance: Advance, totals: Totals) -> SearchState:
+    def _generations(
+        self, state: SearchState, advance: jax.stages.Compiled, totals: Totals
+    ) -> SearchState:
         """Carry out the generations that are left; return the last state."""
         generation, last = int(hosts.fetch(state.generation).max()), self.plan.generations
         every, record = self.plan.checkpoint_every, self.record
@@ -177,36 +189,40 @@ class Run:
         with Progress(last, generation, self.plan.number) as progress:
             self.stopping.saves = True
             while generation < last:
-                limit = min(step, last - generation, every - generation % every)
-                started = time.perf_counter()
-                try:
-                    state, metrics = advance(self.plan.run_key, state, np.int32(limit))
-                    seen = hosts.fetch((state.generation, metrics))
-                except Exception as error:
-                    which = f"generation {generation}" + (
-                        f" to {generation + limit - 1}" if limit > 1 else ""
-                    )
-                    raise self._failed(which, error) from error
-                took = self._took("run", started)
-                started = time.perf_counter()
-                done, metrics = int(seen[0].max()) - generation, seen[1]
-                for k in range(done):
-                    rows = watched.rows(jax.tree.map(lambda x, k=k: x[k], metrics))
-                    if record:
-                        record.log.add(rows)
-                    progress.update(rows)
-                    if watched.hopeless:
+                tracing = self.tracing.next(generation) if self.tracing else None
+                limit = min(1 if tracing else step, last - generation, every - generation % every)
+                with tracing or nullcontext():
+                    started = time.perf_counter()
+                    try:
+                        state, metrics = advance(self.plan.run_key, state, np.int32(limit))
+                        seen = hosts.fetch((state.generation, metrics))
+                    except Exception as error:
+                        more = f" to {generation + limit - 1}" if limit > 1 else ""
+                        raise self._failed(f"generation {generation}{more}", error) from error
+                    took = self._took("run", started)
+                    middle = time.perf_counter()
+                    done, metrics = int(seen[0].max()) - generation, seen[1]
+                    for k in range(done):
+                        rows = watched.rows(jax.tree.map(lambda x, k=k: x[k], metrics))
+                        if record:
+                            record.log.add(rows)
+                        progress.update(rows)
+                        if watched.hopeless:
+                            self._save(state, watched)
+                            raise RunError(watched.discarded())
+                    generation += done
+                    asked = self._asked()
+                    if generation == last or generation % every == 0 or asked:
                         self._save(state, watched)
-                        raise RunError(watched.discarded())
-                generation += done
-                asked = self._asked()
-                if generation == last or generation % every == 0 or asked:
-                    self._save(state, watched)
-                if asked and generation < last:
-                    self._stop(generation, asked, watched)
-                step = self._next(took / done)
-                self._took("host", started)
+                    if asked and generation < last:
+                        self._stop(generation, asked, watched)
+                    step = self._next(took / done)
+                    self._took("host", middle)
+                if self.tracing and not tracing:
+                    self.tracing.untraced(time.perf_counter() - started, done)
             self.stopping.saves = False
+            if self.tracing:
+                self.tracing.tell(advance)
             if asked := self._asked():
                 self._stop(last, asked, watched)
         return state
@@ -272,6 +288,46 @@ class Run:
         """Return one sentence for an error in what the user brought."""
         where = f" (see {self.record.trace(error)})" if self.record else ""
         return failure(what, error, where)
+
+
+class Tracing:
+    """The generations of a run that are traced, after the first two looks at it.
+
+    Args:
+        folder: where traces go.
+        generations: how many to trace; none may be.
+    """
+
+    def __init__(self, folder: Path, generations: int) -> None:
+        self.left = generations
+        self._profiler = Profiler(folder)
+        self._looks: list[tuple[float, int]] = []  # seconds and generations, without a trace
+
+    def next(self, generation: int) -> AbstractContextManager[None] | None:
+        """Return what traces the generation to come, or None if it is not traced."""
+        if self.left == 0 or len(self._looks) < 2:
+            return None
+        self.left -= 1
+        return self._profiler.tracing(f"generation_{generation}")
+
+    def untraced(self, seconds: float, generations: int) -> None:
+        """Hear of generations that were not traced."""
+        self._looks.append((seconds, generations))
+
+    def tell(self, program: jax.stages.Compiled) -> None:
+        """Say where the time of the traced generations went."""
+        if not self._profiler.traces:
+            if self.left:
+                say("No generation was traced: the run was over too soon.")
+            return
+        seconds, generations = map(sum, zip(*self._looks[1:], strict=True))
+        try:
+            found = self._profiler.profile(program.as_text() or "")
+        except ProfileError as error:
+            say(f"The traces in {self._profiler.folder} do not tell where time went: {error}")
+            return
+        say(found.table(seconds / generations))
+        say(f"Traces for TensorBoard or Perfetto are in {self._profiler.folder}.")
 
 
 class Watched:
@@ -361,7 +417,7 @@ def main() -> None:
     """Train, and tell what was found."""
     workdir = Workdir(_WORKDIR.value or "")
     with Stopping() as stopping:
-        found = train(_CONFIG.value, workdir, _RESUME.value, stopping)
+        found = train(_CONFIG.value, workdir, _RESUME.value, stopping, _PROFILE.value)
     if found:
         say(summary(found, workdir))
 
@@ -373,6 +429,9 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "The folder that the run writes to.")
     _RESUME = flags.DEFINE_enum(
         "resume", "auto", RESUME, "Go on with the run in the workdir: if there is one, never, must."
+    )
+    _PROFILE = flags.DEFINE_integer(
+        "profile", 0, "Trace that many generations, and tell where their time went.", lower_bound=0
     )
     command_line.define_host_flags()
     command_line.run(main, "config", "workdir")
