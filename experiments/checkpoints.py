@@ -60,9 +60,15 @@ class Checkpoints:
             max_to_keep=keep,
             enable_async_checkpointing=False,
             read_only=read_only,
-            create=not read_only,
+            create=False,
+            # One process writes, and waits for no other.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            ),
         )
         try:
+            if not read_only:
+                path.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(path, options=options)
         except Exception as error:
             raise CheckpointError(

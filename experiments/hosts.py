@@ -19,6 +19,8 @@ import numpy as np
 from experiments.build import ConfigError
 from experiments.progress import be_silent
 
+_meeting_place = ""  # process 0's host, as the command line has it
+
 
 class HostsError(Exception):
     """Processes that do not come to a run, in one sentence."""
@@ -55,6 +57,8 @@ def join(
         if process_id is None or not 0 <= process_id < num_processes:
             raise HostsError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}.")
         given["coordinator_address"] = coordinator
+        global _meeting_place  # noqa: PLW0603
+        _meeting_place = host.strip("[]")
     if timeout < 1:
         raise HostsError(f"--coordinator_timeout must be at least 1 s, got {timeout}.")
 
@@ -221,8 +225,12 @@ class Watch:
 
 
 def _my_address() -> str:
-    """Return the address that a coordinator's host name stands for, seen from this machine."""
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
+    """Return the address that other machines know this one by."""
+    if _meeting_place:
+        return _meeting_place
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it asks for the way out
+        except OSError:
+            return "127.0.0.1"
+        return probe.getsockname()[0]

@@ -18,7 +18,7 @@ from experiments.metrics_log import MetricsLog, read_rows
 from experiments.policy_file import save_policy
 from experiments.progress import say
 from experiments.provenance import changed, peak_memory, provenance
-from experiments.report import draw_network, learning_curve
+from experiments.report import draw_network, learning_curve, many_curves
 from experiments.results import result, results
 from experiments.workdir import Workdir, WorkdirError
 
@@ -146,7 +146,7 @@ def _devices(origin: Mapping[str, Any]) -> str:
 def _pictures(
     folder: Path, rows: Sequence[dict[str, Any]], search: Search, found: Answer, title: str
 ) -> None:
-    learning_curve(rows, folder / "curve.png", title=title)
+    (many_curves if "run" in rows[0] else learning_curve)(rows, folder / "curve.png", title=title)
     if search.policy.matrices is None:
         return
     bound = search.policy.bind(found.chosen.params, found.chosen.genotype)

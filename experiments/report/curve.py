@@ -163,6 +163,84 @@ def _learning_curve_figure(
     return figure
 
 
+def many_curves(rows: "Sequence[Mapping[str, Any]]", path: Path, *, title: str) -> None:
+    """Draw the learning curves of many runs of one program as a PNG.
+
+    A thin line a seed, and a strong one for the mean over the seeds of a setting, at the mean of
+    their environment steps; a colour a setting of the sweep. Above 60 generations all are centred
+    running means over a 25th of them.
+
+    Args:
+        rows: of metrics.jsonl, those of a generation after those of the one before. Read are `run`,
+            `seed`, what stands between it and `generation` (the swept numbers), `generation`,
+            `env_steps` and `exact_mean`.
+        path: the PNG to write; its folder exists.
+        title: of the figure.
+    """
+    save(_many_curves_figure(rows, title), path)
+
+
+def _many_curves_figure(rows: "Sequence[Mapping[str, Any]]", title: str) -> "Figure":
+    from matplotlib import colormaps
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    names = list(rows[0])
+    swept = names[names.index("seed") + 1 : names.index("generation")]
+    number = 1 + max(row["run"] for row in rows)
+    settings: dict[tuple, list[int]] = {}
+    for row in rows[:number]:
+        settings.setdefault(tuple(row[name] for name in swept), []).append(row["run"])
+
+    def table(name: str) -> np.ndarray:  # [generations, runs]
+        values = np.array([row[name] for row in rows], np.float64)
+        return np.where(np.isfinite(values), values, np.nan).reshape(-1, number)
+
+    value, x, x_name = table("exact_mean"), table("env_steps"), "environment steps"
+    if not np.nansum(x) > 0:
+        x, x_name = table("generation"), "generation"
+    generations = value.shape[0]
+    window = (generations // 25) | 1 if generations > MANY_ROWS else 1
+    at = np.unique(np.linspace(0, generations - 1, MAX_POINTS).round().astype(int))
+
+    notes = [f"{number:,} runs of {generations:,} generations, thin: a seed, strong: their mean"]
+    if window > 1:
+        notes.append(f"running means of {window:,} generations")
+    figure = new_figure(4.8)
+    used = heading(figure, title, " · ".join(notes))
+    axes = figure.subplots()
+    plain_axes(axes, "return" + " per episode" * (x_name != "generation"))
+    axes.set_xlabel(x_name, fontsize=LABEL, color=INK)
+    for axis, ticks_wanted in ((axes.yaxis, 6), (axes.xaxis, 8)):
+        axis.set_major_locator(MaxNLocator(ticks_wanted, steps=STEPS))
+        axis.set_major_formatter(FuncFormatter(ticks(axis)))
+
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(settings)))
+    handles = []
+    for colour, (numbers, runs) in zip(shades, settings.items(), strict=True):
+        smooth = np.stack([_running_mean(value[:, r], at, window) for r in runs], axis=1)
+        where = x[at][:, runs].mean(axis=1)
+        axes.plot(where, smooth, color=colour, linewidth=0.7, alpha=0.4, zorder=2)
+        mean = np.where(np.isnan(smooth).any(axis=1), np.nan, smooth.mean(axis=1))
+        label = ", ".join(
+            f"{name.split('.')[-1]} {v:.4g}" for name, v in zip(swept, numbers, strict=True)
+        )
+        handles += axes.plot(
+            where,
+            mean,
+            color=colour,
+            linewidth=2,
+            marker="o" if generations == 1 else "",
+            label=label or f"mean of {len(runs)} seeds",
+            zorder=4,
+        )
+    used += legend_above(figure, handles, used)
+    height = figure.get_figheight()
+    figure.set_layout_engine(
+        "constrained", rect=(0, 0, 1, 1 - used / height), w_pad=0.12, h_pad=0.09
+    )
+    return figure
+
+
 def _curve(
     axes: "Axes",
     x: np.ndarray,

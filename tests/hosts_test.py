@@ -1,0 +1,167 @@
+"""Several processes are one run: the same bits, one writer, and a clear end when one is lost."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import hosts
+from experiments.checkpoints import Checkpoints
+from tests.resume_test import all_bits
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "tests" / "pendulum_config.py"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(folder: Path, *arguments: str, devices: int) -> subprocess.Popen:
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-u",
+            "-m",
+            "experiments.train",
+            f"--workdir={folder}",
+            *arguments,
+            "--config.devices=8",
+            "--config.virtual_shards=8",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flag},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def two(folder: Path, *arguments: str, second: tuple[str, ...] = ()):
+    """Start two processes of four devices; the second gets more arguments."""
+    meet = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    pair = [
+        start(folder, *arguments, *meet, f"--process_id={p}", *more, devices=4)
+        for p, more in enumerate(((), second))
+    ]
+    try:
+        yield pair
+    finally:
+        for process in pair:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def ends(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=timeout)
+    lines = [line for line in output.splitlines() if not line.startswith("[Gloo]")]
+    return process.returncode, "\n".join(lines)
+
+
+def alone(folder: Path, *arguments: str) -> str:
+    code, output = ends(start(folder, *arguments, devices=8))
+    assert code == 0, output
+    return output
+
+
+KINDS = [
+    "edges,es,es",
+    pytest.param("partition,ars,none", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(kind, tmp_path):
+    run = (f"--config={CONFIG}:{kind}", "--config.generations=20")
+    alone(tmp_path / "one", *run)
+    expected = all_bits(tmp_path / "one")
+
+    with two(tmp_path / "two", *run) as (first, second):
+        code, output = ends(first)
+        assert code == 0, output
+        assert "on 8 x cpu of 2 processes" in output
+        assert ends(second) == (0, "")  # one process speaks, and writes
+    assert all_bits(tmp_path / "two") == expected
+
+    folder = tmp_path / "lost"
+    with two(folder, *run) as (first, second):
+        while not (folder / "checkpoints" / "6").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        second.kill()
+        code, output = ends(first, timeout=30)
+    assert code == 1
+    assert "error: process 1 was lost or has stopped; the same command goes on from" in output
+    assert "Traceback" not in output
+    saved = Checkpoints(folder / "checkpoints", read_only=True).generations()[-1]
+    assert 6 <= saved < 20
+    output = alone(folder, *run)
+    assert f"Going on from the checkpoint of generation {saved}." in output
+    assert all_bits(folder) == expected
+
+
+def test_a_process_without_its_coordinator_ends_too(tmp_path):
+    run = (f"--config={CONFIG}:edges,es,es", "--config.generations=2000")
+    with two(tmp_path, *run) as (first, second):
+        while not (tmp_path / "checkpoints" / "3").exists():
+            assert second.poll() is None
+            time.sleep(0.01)
+        first.kill()
+        code, output = ends(second, timeout=30)
+    assert code == 1
+    assert "error: process 0 was lost or has stopped" in output
+
+
+def test_processes_with_different_configs_are_refused(tmp_path):
+    run = (f"--config={CONFIG}:edges,es,es",)
+    with two(tmp_path, *run, second=("--config.strategy.noise_std=0.3",)) as pair:
+        for process in pair:
+            code, output = ends(process, timeout=60)
+            assert code == 1
+            assert "error: process 1 has another config (hash " in output
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("process", "why"),
+    [(0, "fewer than 2 processes came to"), (1, "no coordinator was found at")],
+)
+def test_a_process_that_nobody_meets_says_so_in_time(process, why, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    waiting = start(
+        tmp_path, f"--config={CONFIG}:edges,es,es", f"--coordinator={address}",
+        "--num_processes=2", f"--process_id={process}", "--coordinator_timeout=3", devices=4,
+    )  # fmt: skip
+    code, output = ends(waiting, timeout=60)
+    assert code == 1
+    assert output == (
+        f"error: {why} {address} within 3 s: are all processes started, with the same "
+        "--coordinator?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, 2, None, 9), "--num_processes needs --coordinator=HOST:PORT, got None."),
+        (("auto", None, 1, 9), "--process_id needs --coordinator=HOST:PORT, got auto."),
+        (("host", 2, 0, 9), "--coordinator must be HOST:PORT or auto, got 'host'."),
+        (("host:0", 2, 0, 9), "--coordinator must be HOST:PORT or auto, got 'host:0'."),
+        (("host:1234", None, 0, 9), "--num_processes must be at least 1, got None."),
+        (("host:1234", 2, 2, 9), "--process_id must be in [0, 1], got 2."),
+        (("host:1234", 2, 1, 0), "--coordinator_timeout must be at least 1 s, got 0."),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(hosts.HostsError) as raised:
+        hosts.join(*arguments)
+    assert str(raised.value) == message
