@@ -74,10 +74,11 @@ class Record:
             say(f"Going on from the checkpoint of generation {found.generation}.")
         return found
 
-    def open_log(self, generation: int) -> None:
-        """Open the metrics, cut back to what is before a generation."""
+    def open_log(self, generation: int) -> MetricsLog:
+        """Return the metrics, cut back to what is before a generation."""
         self.origin["from_generation"] = generation
         self.log = MetricsLog(self.workdir, generation, len(self.plan.runs))
+        return self.log
 
     def save(self, state: SearchState, totals: Totals) -> None:
         """Write a checkpoint that the metrics are not behind of."""

@@ -138,13 +138,11 @@ class Run:
     def carry_out(self, begun: bool) -> dict[str, Any]:
         """Run what is left of it, and return the result."""
         saved, totals = self._saved(begun)
-        state, advance = self._compile()
-        if saved is not None:
-            state = jax.tree.map(_put, saved, state, is_leaf=lambda x: isinstance(x, Shared))
-        if self.record is None:
-            return self._answer(self._generations(state, advance, totals))
-        self.record.open_log(0 if saved is None else int(saved.generation.max()))
-        with self.record.log:
+        generation = 0 if saved is None else int(saved.generation.max())
+        with self.record.open_log(generation) if self.record else nullcontext():
+            state, advance = self._compile()
+            if saved is not None:
+                state = jax.tree.map(_put, saved, state, is_leaf=lambda x: isinstance(x, Shared))
             state = self._generations(state, advance, totals)
         return self._answer(state)
 
@@ -190,6 +188,8 @@ class Run:
             self.stopping.saves = True
             while generation < last:
                 tracing = self.tracing.next(generation) if self.tracing else None
+                if self.tracing and self.tracing.left:
+                    step = 1  # until the last is traced: a trace is of one generation
                 limit = min(1 if tracing else step, last - generation, every - generation % every)
                 with tracing or nullcontext():
                     started = time.perf_counter()

@@ -40,6 +40,7 @@ def tiny(policy: str = "edges", **changes) -> ConfigDict:
     config.task.horizon = 16
     config.strategy.update({"num_directions": 4, "num_exact": 3})
     config.controller.population_size = 8
+    config.population.lanes = 8
     config.update({"generations": 4, "checkpoint_every": 1, **changes})
     return config
 
@@ -67,6 +68,23 @@ COMMAND = {
     "more devices than there are": (
         ["--config.devices=9"],
         r"population: devices must be in \[1, 8\], got 9.",
+    ),
+    "a sweep of words": (
+        ["--config.sweep.strategy.noise_std=[a,b]"],
+        r"sweep.strategy.noise_std must be a list of numbers, \[0.1,0.2\] say, got '\[a,b\]'.",
+    ),
+    "a sweep over something static": (
+        ["--config.sweep.strategy.num_directions=[4,8]"],
+        "sweep can vary strategy.noise_std, strategy.step_size, objective.shift_per_step, got "
+        "strategy.num_directions: the rest is fixed when the program is compiled, .*",
+    ),
+    "a sweep over what is not there": (
+        ["--config.sweep.nothing=[1,2]"],
+        "sweep can vary strategy.noise_std, .*, got nothing: the rest is fixed .*",
+    ),
+    "a process without its coordinator": (
+        ["--process_id=1"],
+        "--process_id needs --coordinator=HOST:PORT, got None.",
     ),
     "unknown flag": (["--nope=3"], r"Unknown command line flag 'nope' \(--help lists the flags\)."),
     "unknown way to resume": (
@@ -244,6 +262,33 @@ CONFIGS = {
         "search.propose_every", 0, "search: propose_every must be at least 1, got 0.",
     ),
     "lanes": ("population.lanes", 0, "population: lanes must be at least 1, got 0."),
+    "more lanes than candidates": (
+        "population.lanes", 12,
+        "population: lanes must be at most the 11 episodes of a generation, got 12.",
+    ),
+    "no seeds": ("seeds", 0, r"seeds must be in \[1, 1048576\], got 0."),
+    "something else shared out": (
+        "devices_share", "x", "devices_share must be one of candidates, runs, got 'x'.",
+    ),
+    "runs that cannot be shared out": (
+        "devices", 2, "devices that share out runs must divide their number, 3, got 2.",
+    ),
+    "shards of what is not cut": (
+        "virtual_shards", 2,
+        "virtual_shards cut generations, and must be None with devices_share runs, got 2.",
+    ),
+    "a negative number in a sweep": (
+        "sweep", {"strategy": {"noise_std": [0.1, -1.0]}},
+        "strategy: noise_std must be a positive finite number, got -1.0.",
+    ),
+    "a number twice in a sweep": (
+        "sweep", {"strategy": {"noise_std": [0.1, 0.1]}},
+        r"sweep.strategy.noise_std must be different numbers, got \[0.1, 0.1\].",
+    ),
+    "an empty sweep": (
+        "sweep", {"objective": {"shift_per_step": []}},
+        r"sweep.objective.shift_per_step must be different numbers, got \[\].",
+    ),
     "devices that do not divide": (
         "virtual_shards", 3, "population: virtual_shards must be a multiple of devices, 2, got 3.",
     ),
@@ -269,6 +314,8 @@ def test_a_wrong_config_is_refused_before_any_compile_and_leaves_the_folder_free
     field, value, sentence = CONFIGS[name]
     monkeypatch.setattr(train.Run, "_compile", no_compile)
     config = tiny(devices=2) if field == "virtual_shards" else tiny()
+    if "shared" in name or "not cut" in name:
+        config.update({"seeds": 3, "devices_share": "runs", "devices": 1})
     section, _, last = field.rpartition(".")
     with config.ignore_type():
         (config[section] if section else config)[last] = value

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, train
+from experiments import build, evaluate, record, train
 from experiments.command_line import load_config
 from experiments.metrics_log import read_rows
 from experiments.policy_file import load_policy
@@ -53,6 +53,15 @@ def pendulum(**changes) -> ConfigDict:
 def trained(tmp_path_factory):
     workdir = Workdir(tmp_path_factory.mktemp("run"))
     config = pendulum(generations=4)
+    return workdir, config, train.train(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Two seeds with two numbers each."""
+    workdir = Workdir(tmp_path_factory.mktemp("many"))
+    sweep = ConfigDict({"objective": {"shift_per_step": [0.0, 1.0]}})
+    config = pendulum(generations=4, seed=5, seeds=2, sweep=sweep)
     return workdir, config, train.train(config, workdir)
 
 
@@ -181,6 +190,127 @@ def test_three_discarded_generations_in_a_row_stop_the_run(tmp_path):
         train.train(config, Workdir(tmp_path))
     assert read_rows(tmp_path)[-1]["discarded"] == 3
     assert not (tmp_path / "result.json").exists()
+
+
+# --- many runs in one program ---------------------------------------------------------------------
+
+
+def test_every_run_of_many_is_what_it_would_be_alone(many, tmp_path):
+    workdir, _, found = many
+    rows = read_rows(workdir.path)
+    assert [(row["generation"], row["run"]) for row in rows] == [
+        (g, r) for g in range(4) for r in range(4)
+    ]
+    settings = [(run["seed"], run["objective.shift_per_step"]) for run in found["runs"]]
+    assert settings == [(5, 0.0), (6, 0.0), (5, 1.0), (6, 1.0)]
+    config = pendulum(generations=4, seed=6)
+    config.objective.shift_per_step = 1.0
+    alone = train.train(config, Workdir(tmp_path))
+    for row, expected in zip(rows[3::4], read_rows(tmp_path), strict=True):
+        assert {k: row[k] for k in ("env_steps", "episodes")} == {
+            k: expected[k] for k in ("env_steps", "episodes")
+        }
+        for name, value in expected.items():
+            assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    last = found["runs"][3]
+    assert last["return"]["mean"] == pytest.approx(alone["return"]["mean"], rel=1e-4)
+    assert last["edges"] == alone["edges"]
+
+
+def test_the_result_of_many_runs_has_means_over_seeds_and_their_intervals(many):
+    _, _, found = many
+    for k, setting in enumerate(found["settings"]):
+        assert setting["objective.shift_per_step"] == float(k)
+        assert setting["seeds"] == 2
+        returns = [run["return"]["mean"] for run in found["runs"][2 * k : 2 * k + 2]]
+        assert setting["return"]["mean"] == pytest.approx(np.mean(returns))
+        half = 12.706 * abs(returns[0] - returns[1]) / 2  # t for one degree of freedom, 95 %
+        low, high = setting["return"]["interval"]
+        assert (high - low) / 2 == pytest.approx(half, rel=1e-3)
+
+
+def test_the_policy_of_many_runs_is_that_of_the_best_and_all_are_there(many):
+    workdir, _, found = many
+    assert sorted(p.name for p in (workdir.path / "policies").iterdir()) == [
+        f"{r}.npz" for r in range(4)
+    ]
+    best = workdir.path / "policies" / f"{found['best_run']}.npz"
+    with np.load(best) as expected, np.load(workdir.path / "policy.npz") as got:
+        assert all(np.array_equal(expected[name], got[name]) for name in expected)
+
+
+def test_the_summary_of_many_runs_has_a_line_a_setting(many):
+    workdir, _, found = many
+    text = train.summary(found, workdir)
+    mean, (low, high) = (found["settings"][1]["return"][k] for k in ("mean", "interval"))
+    line = next(line for line in text.splitlines() if line.startswith("shift_per_step 1 "))
+    assert line.split("  ")[-1].strip().startswith(f"return {mean:.4g} [{low:.4g}, {high:.4g}]")
+    assert "(2 seeds)" in text
+    assert (workdir.path / "report" / "curve.png").stat().st_size > 10_000
+
+
+def test_many_runs_resume_with_the_same_bits(many, tmp_path):
+    workdir, config, found = many
+    shutil.copytree(workdir.path, tmp_path / "run")
+    again = Workdir(tmp_path / "run")
+    for name in ("result.json", "policy.npz"):
+        (again.path / name).unlink()
+    for generation in (3, 4):
+        shutil.rmtree(again.path / "checkpoints" / str(generation), ignore_errors=True)
+    config = ConfigDict({**config.to_dict(), "checkpoint_every": 2})
+    (again.path / "metrics.jsonl").write_text("\n".join(
+        (workdir.path / "metrics.jsonl").read_text().splitlines()[:11]
+    ))  # fmt: skip
+    shutil.rmtree(again.path / "checkpoints")
+    fresh = Workdir(tmp_path / "fresh")
+    assert train.train(config, fresh) == found
+    shutil.copytree(fresh.path / "checkpoints" / "2", again.path / "checkpoints" / "2")
+    assert train.train(config, again, "must") == found
+    files = [w.path / "metrics.jsonl" for w in (workdir, fresh, again)]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_unfinished_runs_of_many_are_not_evaluated(many, tmp_path):
+    workdir, _, _ = many
+    shutil.copytree(workdir.path, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(WorkdirError, match="holds 4 runs that are not finished"):
+        evaluate.evaluate(Workdir(tmp_path / "run"), episodes=4)
+    found = evaluate.evaluate(workdir, episodes=4)
+    assert found["report_episodes"] == 4
+
+
+# --- compiling and dispatching --------------------------------------------------------------------
+
+
+def test_a_generation_is_compiled_once_whatever_the_dispatches(tmp_path, monkeypatch):
+    """Dispatches of one, of three and of five generations, cut by checkpoints."""
+    compiled = []
+    monkeypatch.setattr(train.Run, "_next", lambda run, seconds: 5)
+
+    def hear(name, seconds, fun_name="", **more):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(fun_name)
+
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        train.train(pendulum(generations=12, checkpoint_every=4), Workdir(tmp_path))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert compiled.count("jit(advance)") == 1, compiled
+    assert not [name for name in compiled if "step" in name], compiled
+
+
+def test_a_profile_tells_where_the_time_went(tmp_path, capsys):
+    config = pendulum(generations=6)
+    result = train.train(config, Workdir(tmp_path / "traced"), profile=2)
+    told = capsys.readouterr().out
+    assert "Time: physics" in told
+    assert "Time: a generation" in told
+    traces = tmp_path / "traced" / "profile" / "plugins" / "profile"
+    assert len(list(traces.glob("generation_*/*.xplane.pb"))) == 2
+    assert train.train(config, Workdir(tmp_path / "plain")) == result
 
 
 def test_json_gets_null_for_what_is_not_finite():
@@ -332,7 +462,7 @@ def test_the_result_is_kept_when_a_picture_fails(tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(train, "draw_network", broken)
+    monkeypatch.setattr(record, "draw_network", broken)
     with pytest.raises(RuntimeError, match="no ink"):
         train.train(pendulum(), Workdir(tmp_path))
     assert Workdir(tmp_path).read("result.json")["generations"] == 3

@@ -344,6 +344,7 @@ def tiny(generations: int = 6, **changes):
     config.task.horizon = 16
     config.strategy.update({"num_directions": 4, "num_exact": 3})
     config.controller.population_size = 8
+    config.population.lanes = 8
     config.update({"generations": generations, "checkpoint_every": 2, **changes})
     return config
 
@@ -528,7 +529,7 @@ def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
     state = found.state._replace(moments=grown)
     shutil.rmtree(unfinished / "checkpoints")
     steps = 2**31 - 5
-    Checkpoints(unfinished / "checkpoints").save(state, {"env_steps": steps, "episodes": 2**33})
+    Checkpoints(unfinished / "checkpoints").save(state, {"env_steps": [steps], "episodes": [2**33]})
     resumed(unfinished)
     rows = read_rows(unfinished)
     assert [row["env_steps"] for row in rows[4:]] == [steps + 11 * 16, steps + 2 * 11 * 16]
