@@ -75,8 +75,10 @@ COMMAND = {
     ),
     "a sweep over something static": (
         ["--config.sweep.strategy.num_directions=[4,8]"],
-        "sweep can vary strategy.noise_std, strategy.step_size, objective.shift_per_step, got "
-        "strategy.num_directions: the rest is fixed when the program is compiled, .*",
+        (
+            "sweep can vary strategy.noise_std, strategy.step_size, objective.shift_per_step, got "
+            "strategy.num_directions: the rest is fixed when the program is compiled, .*"
+        ),
     ),
     "a sweep over what is not there": (
         ["--config.sweep.nothing=[1,2]"],
