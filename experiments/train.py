@@ -73,6 +73,34 @@ def train(
     resume = _checks.known("resume", resume, RESUME)
     profile = _checks.integer("profile", profile, 0)
     hosts.agree(config.to_dict())
+    with hosts.Watch("the same command goes on from the newest checkpoint, if there is one."):
+        planned = _plan(config)
+        stopping = stopping or Stopping()
+        if not hosts.first():
+            finished = hosts.tell(np.array([False]))[0]
+            return {} if finished else Run(planned, None, stopping).carry_out(False)
+        if resume == "must" and not list((workdir.path / "checkpoints").glob("[0-9]*")):
+            raise WorkdirError(
+                f"{workdir.path} holds no checkpoint to go on from, and --resume=must."
+            )
+        with workdir.claim():
+            begun = workdir.holds(config.to_dict(), _may_differ(config))
+            if begun and resume == "never":
+                raise WorkdirError(
+                    f"{workdir.path} holds a run, and --resume=never: choose another --workdir, or "
+                    "remove that folder."
+                )
+            found = workdir.finished() if begun else None
+            hosts.tell(np.array([found is not None]))
+            if found:
+                say(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
+                return found
+            record = Record(config, planned, workdir)
+            record.begin(begun)
+            return Run(planned, record, stopping, profile).carry_out(begun)
+
+
+def _plan(config: ConfigDict) -> Plan:
     planned = plan(config)
     if jax.process_count() > 1 and planned.devices != jax.device_count():
         raise ConfigError(
@@ -82,27 +110,7 @@ def train(
     missing = [f for f in xla_flags(config) if f not in os.environ.get("XLA_FLAGS", "").split()]
     if missing:
         say(f"Note: the same bits are promised only with XLA_FLAGS={' '.join(missing)}.")
-    stopping = stopping or Stopping()
-    advice = "the same command goes on from the newest checkpoint, if there is one."
-    if not hosts.first():
-        with hosts.Watch(advice):
-            return Run(planned, None, stopping).carry_out(False)
-    if resume == "must" and not list((workdir.path / "checkpoints").glob("[0-9]*")):
-        raise WorkdirError(f"{workdir.path} holds no checkpoint to go on from, and --resume=must.")
-    with workdir.claim():
-        begun = workdir.holds(config.to_dict(), _may_differ(config))
-        if begun and resume == "never":
-            raise WorkdirError(
-                f"{workdir.path} holds a run, and --resume=never: choose another --workdir, or "
-                "remove that folder."
-            )
-        if begun and (found := workdir.finished()):
-            say(f"The run in {workdir.path} is finished. Remove that folder to train it again.")
-            return found
-        with hosts.Watch(advice):
-            record = Record(config, planned, workdir)
-            record.begin(begun)
-            return Run(planned, record, stopping, profile).carry_out(begun)
+    return planned
 
 
 def _may_differ(config: ConfigDict) -> set[str]:

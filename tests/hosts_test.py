@@ -91,6 +91,10 @@ def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(k
         assert "on 8 x cpu of 2 processes" in output
         assert ends(second) == (0, "")  # one process speaks, and writes
     assert all_bits(tmp_path / "two") == expected
+    with two(tmp_path / "two", *run) as pair:
+        told = [ends(process, timeout=60) for process in pair]
+    assert [code for code, _ in told] == [0, 0]
+    assert "is finished. Remove that folder to train it again." in told[0][1]
 
     folder = tmp_path / "lost"
     with two(folder, *run) as (first, second):
@@ -116,6 +120,17 @@ def test_a_process_without_its_coordinator_ends_too(tmp_path):
             assert second.poll() is None
             time.sleep(0.01)
         first.kill()
+        code, output = ends(second, timeout=30)
+    assert code == 1
+    assert "error: process 0 was lost or has stopped" in output
+
+
+def test_what_process_0_refuses_ends_the_others(tmp_path):
+    run = (f"--config={CONFIG}:edges,es,es", "--resume=must")
+    with two(tmp_path, *run) as (first, second):
+        code, output = ends(first, timeout=60)
+        assert (code, output.split(":")[0]) == (1, "error")
+        assert "holds no checkpoint to go on from" in output
         code, output = ends(second, timeout=30)
     assert code == 1
     assert "error: process 0 was lost or has stopped" in output
