@@ -1,7 +1,7 @@
 """ES-ENAS and augmented random search on accelerators.
 
 Reading order is dependency order: types, spaces, policies, tasks; strategies, controllers,
-objectives; rollout, population, search, answer.
+objectives; rollout, population, search, answer, runs.
 """
 
 from esenas_jax import controllers, objectives, policies, spaces, strategies, tasks
