@@ -27,7 +27,6 @@ from experiments.report.figure import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # After Okabe and Ito; the last ones are told apart by their markers too.
 COLOURS = (BLUE, VERMILION, GREEN, "#cc79a7", "#8a6d00", "#56b4e9", "#7a3e00")
@@ -138,8 +137,8 @@ def _numbers(row: Row) -> str:
 
 def new_panels(
     count: int, title: str, subtitle: str, height: float = 4.6
-) -> tuple["Figure", list["Axes"], Callable[[list[Any], Path], None]]:
-    """Return a figure of panels side by side, and the function that adds its legend and saves it.
+) -> tuple[list["Axes"], Callable[[list[Any], Path], None]]:
+    """Return panels side by side, and the function that adds a legend above them and saves them.
 
     Args:
         count: of panels.
@@ -161,7 +160,7 @@ def new_panels(
         )
         save(figure, path)
 
-    return figure, panels, finish
+    return panels, finish
 
 
 def lines(

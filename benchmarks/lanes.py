@@ -83,7 +83,7 @@ def choice_for_all(per_world: Mapping[str, Mapping[Choice, np.ndarray]]) -> Choi
 
 def draw(measured: Mapping[str, Mapping[Choice, np.ndarray]], path: Path) -> None:
     """Draw a panel for each world: milliseconds over lanes, a line for each refill interval."""
-    figure, panels, finish = new_panels(
+    panels, finish = new_panels(
         len(measured),
         "Time of a first generation over lanes",
         f"Medians of {ROUNDS}; a line for each number of actions between refills · {machine()}",

@@ -87,9 +87,7 @@ def generation_against_physics(
         lambda: step(KEY, state), lambda: physics(state.moments.mean, lengths), pairs
     )
     whole, bare_time = sorted(times[:, 0])[pairs // 2], sorted(times[:, 1])[pairs // 2]
-    print(
-        f"{name.removesuffix(' / bare physics')}: {live} live steps; {whole:.3f} s, of them {bare_time:.3f} s physics."
-    )
+    print(f"{name}: {live} live steps, {whole:.3f} s / {bare_time:.3f} s.")
     return Row(name, ratio, interval, "x", target, "at_most" if target else None)
 
 
