@@ -136,19 +136,25 @@ def _numbers(row: Row) -> str:
 
 
 def new_panels(
-    count: int, title: str, subtitle: str, height: float = 4.6
+    count: int, title: str, subtitle: str, *, share_y: bool = False, height: float = 4.6
 ) -> tuple[list["Axes"], Callable[[list[Any], Path], None]]:
-    """Return panels side by side, and the function that adds a legend above them and saves them.
+    """Return up to three panels side by side, or more in two columns, and what finishes the figure.
+
+    That function adds a legend above them, and writes the PNG.
 
     Args:
         count: of panels.
         title: of the figure.
         subtitle: below it.
-        height: of the figure, in inches.
+        share_y: one y axis for all of them.
+        height: of a row of panels and the heading, in inches.
     """
+    columns = count if count <= 3 else 2
+    rows = -(-count // columns)
+    height *= 1 + 0.6 * (rows - 1)
     figure = new_figure(height)
     used = heading(figure, title, subtitle)
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel())
 
     def finish(handles: list[Any], path: Path) -> None:
         below = used + (legend_above(figure, handles, used) if handles else 0.0)

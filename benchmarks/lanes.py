@@ -39,12 +39,16 @@ Choice = tuple[int, int]  # lanes, actions between refills
 
 
 def search(name: str, population: Population) -> Search:
-    """Return ARS over a linear policy in a world."""
+    """Return ARS over a linear policy that starts from zeros, in a world."""
     candidates, horizon = WORLDS[name]
     world = tasks.pendulum() if name == "pendulum" else tasks.brax_environment(name, "spring")
     task = tasks.episodes(world, horizon=horizon, normalizer=tasks.ars_normalizer())
     policy = policies.dense(
-        task.obs_size, (), task.action_size, output_activation=policies.identity
+        task.obs_size,
+        (),
+        task.action_size,
+        output_activation=policies.identity,
+        weight_init=policies.zeros,
     )
     strategy = strategies.ars(candidates // 2, 0)
     return es_enas(

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--quick] [--json=PATH]
 
-ARS over a linear policy. Candidates: more and more of them on one device. Devices: a fixed number
+ARS over a linear policy that starts from zeros. Candidates: more and more of them on one device. Devices: a fixed number
 of candidates for each (weak scaling), or in all (strong scaling). Seeds: so many independent runs
 in one program on one device. A figure is the median of five first generations, and counts live
 steps only: those of episodes that go on.
@@ -103,7 +103,11 @@ def search(point: Point) -> Search:
     )
     task = tasks.episodes(world, horizon=point.horizon, normalizer=tasks.ars_normalizer())
     policy = policies.dense(
-        task.obs_size, (), task.action_size, output_activation=policies.identity
+        task.obs_size,
+        (),
+        task.action_size,
+        output_activation=policies.identity,
+        weight_init=policies.zeros,
     )
     each = -(-point.candidates // point.devices)
     return es_enas(
@@ -273,6 +277,7 @@ def draw(points: Plan, measured: dict[Point, Measured], on_cpu: bool, path: Path
         title,
         f"{first.world}, {first.horizon:,} steps, {first.candidates:,} candidates where no other "
         f"number is said; medians of {REPEATS} first generations · {machine()}",
+        share_y=True,
     )
 
     def rate(point: Point) -> float:

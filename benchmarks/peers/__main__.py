@@ -29,8 +29,8 @@ FIRST_GENERATIONS = (
 )
 # world, candidates, lanes, live steps, seeds
 LEARNING = (
-    (brax.ars(), "hopper", 128, 32, 1_000_000, 5),
-    (brax.es(), "hopper", 128, 32, 1_000_000, 5),
+    (brax.ars(), "hopper", 128, 32, 2_000_000, 5),
+    (brax.es(), "hopper", 64, 16, 300_000, 5),
 )
 
 

@@ -1,7 +1,9 @@
 """evosax's Open_ES and ARS on a sphere: many weights, an evaluation that costs nothing.
 
 Both sides carry out ten generations a call in one compiled program with a donated state, as our
-runner does and as a user of evosax can.
+runner does and as a user of evosax can. They start from random signs. From a constant vector, which
+looks the same under every shift, slices of one noise table tell less than their number: what that
+does is in `benchmarks.noise`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +24,11 @@ WEIGHTS, CANDIDATES = 10_000, 1024
 NOISE, STEP = 0.02, 0.1
 A_CALL = 10  # generations
 POPULATION = Population(lanes=64, chunk=32)
+
+
+def start() -> Array:
+    """Return where every run begins, float32 [WEIGHTS]."""
+    return jax.random.rademacher(jax.random.key(1), (WEIGHTS,), jnp.float32)
 
 
 class Side(NamedTuple):
@@ -56,7 +63,7 @@ MATCHES: dict[str, tuple[Callable[[], Strategy], str, float | None]] = {
 
 def ours(strategy: Strategy) -> Side:
     """Return our side."""
-    search = search_over_weights(sphere, jnp.ones(WEIGHTS), strategy, POPULATION)
+    search = search_over_weights(sphere, start(), strategy, POPULATION)
 
     def run(key: Key, state: SearchState) -> SearchState:
         return search.run(key, state, A_CALL)[0]
@@ -72,7 +79,7 @@ def theirs(name: str) -> Side:
 
     algorithm: Any = getattr(evosax.algorithms, name)(
         CANDIDATES,
-        jnp.ones(WEIGHTS),
+        start(),
         optimizer=optax.sgd(STEP),
         std_schedule=optax.constant_schedule(NOISE),
     )
@@ -90,7 +97,7 @@ def theirs(name: str) -> Side:
         return jax.lax.scan(generation, state, jax.random.split(key, A_CALL))[0]
 
     return Side(
-        jax.jit(lambda key: algorithm.init(key, jnp.ones(WEIGHTS), params)),
+        jax.jit(lambda key: algorithm.init(key, start(), params)),
         jax.jit(run, donate_argnums=1),
         lambda state: state.mean,
     )
