@@ -2,10 +2,10 @@
 
     python -m benchmarks.scaling [--quick] [--json=PATH]
 
-ARS over a linear policy that starts from zeros. Candidates: more and more of them on one device. Devices: a fixed number
-of candidates for each (weak scaling), or in all (strong scaling). Seeds: so many independent runs
-in one program on one device. A figure is the median of five first generations, and counts live
-steps only: those of episodes that go on.
+ARS over a linear policy that starts from zeros. Candidates: more and more of them on one device.
+Devices: a fixed number of candidates for each (weak scaling), or in all (strong scaling). Seeds: so
+many independent runs in one program on one device. A figure is the median of five first
+generations, and counts live steps only: those of episodes that go on.
 
 On a CPU the devices are eight host devices that share its cores, and the world is the pendulum: a
 functional check, and every row says so. It takes two minutes on two cores, with --quick or without.

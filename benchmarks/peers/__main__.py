@@ -20,17 +20,17 @@ from benchmarks.measure import PAIRS, Row, command_line, machine, report
 from benchmarks.peers import brax, evosax, pyglove
 from experiments.command_line import configure_jax
 
-# world, candidates, lanes, target
+# method, world, candidates, target
 FIRST_GENERATIONS = (
-    (brax.ars(), "hopper", 1024, 128, 2.5),
-    (brax.ars(), "walker2d", 1024, 128, 1.8),
-    (brax.ars(), "halfcheetah", 128, 128, 0.97),
-    (brax.es(), "hopper", 256, 64, None),
+    (brax.ars(), "hopper", 1024, 2.5),
+    (brax.ars(), "walker2d", 1024, 1.8),
+    (brax.ars(), "halfcheetah", 128, 0.97),
+    (brax.es(), "hopper", 256, None),
 )
-# world, candidates, lanes, live steps, seeds
+# method, world, candidates, live steps, seeds
 LEARNING = (
-    (brax.ars(), "hopper", 128, 32, 2_000_000, 5),
-    (brax.es(), "hopper", 64, 16, 300_000, 5),
+    (brax.ars(), "hopper", 128, 2_000_000, 5),
+    (brax.es(), "hopper", 64, 300_000, 5),
 )
 
 
@@ -45,20 +45,20 @@ def main() -> None:
     rows = pyglove.rows(pairs)
     rows += evosax.rows(pairs, 20 if quick else 100, 2 if quick else 5, full_generations=100)
     if quick:
-        rows.append(brax.first_generation(brax.ars(), "hopper", 128, 32, None, pairs))
-    for method, world, candidates, lanes, target in FIRST_GENERATIONS:
+        rows.append(brax.first_generation(brax.ars(), "hopper", 128, None, pairs))
+    for method, world, candidates, target in FIRST_GENERATIONS:
         row = (
             brax.first_row(method, world, candidates, target)
             if quick
-            else brax.first_generation(method, world, candidates, lanes, target, pairs)
+            else brax.first_generation(method, world, candidates, target, pairs)
         )
         rows.append(row)
-    for method, world, candidates, lanes, budget, seeds in LEARNING:
+    for method, world, candidates, budget, seeds in LEARNING:
         if quick:
             names = brax.learning_names(method, world, candidates, budget)
             rows += [Row(name, None, None, "x") for name in names]
         else:
-            rows += brax.learning(method, world, candidates, lanes, budget, seeds)
+            rows += brax.learning(method, world, candidates, budget, seeds)
     if quick:
         # A few pairs decide nothing: the figures are shown, the targets are not judged.
         for row in rows:

@@ -37,6 +37,7 @@ from esenas_jax.types import Array, Key, PyTree
 
 KEY = jax.random.key(0)
 HORIZON = 1000
+POPULATION = Population(lanes=32, refill_every=8)  # see `benchmarks.lanes`
 EVALUATION_EPISODES = 64
 
 Act = Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
@@ -150,7 +151,7 @@ def _hidden(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Policy:
     return policies.dense(obs_size, hidden, action_size, hidden_activation=jax.nn.relu)
 
 
-def ours(method: Method, world: str, candidates: int, lanes: int) -> Search:
+def ours(method: Method, world: str, candidates: int) -> Search:
     """Return our search with a method's settings."""
     environment = tasks.brax_environment(world, "spring")
     task = tasks.episodes(environment, horizon=HORIZON, normalizer=tasks.ars_normalizer())
@@ -160,7 +161,7 @@ def ours(method: Method, world: str, candidates: int, lanes: int) -> Search:
         task,
         method.strategy(candidates // 2),
         controllers.constant(policy.space),
-        population=Population(lanes=lanes, refill_every=8),
+        population=POPULATION,
     )
 
 
@@ -217,10 +218,10 @@ def first_row(method: Method, world: str, candidates: int, target: float | None)
 
 
 def first_generation(
-    method: Method, world: str, candidates: int, lanes: int, target: float | None, pairs: int
+    method: Method, world: str, candidates: int, target: float | None, pairs: int
 ) -> Row:
     """Time first generations from scratch in turn."""
-    search = ours(method, world, candidates, lanes)
+    search = ours(method, world, candidates)
     step, state = jax.jit(search.step), jax.jit(search.init)(KEY)
     peer = theirs(method, world, candidates)
     key = jax.random.PRNGKey(0)
@@ -245,15 +246,13 @@ def learning_names(method: Method, world: str, candidates: int, budget: int) -> 
     return f"{run}: time, brax {method.name} / ours", f"{run}: return, ours / brax {method.name}"
 
 
-def learning(
-    method: Method, world: str, candidates: int, lanes: int, budget: int, seeds: int
-) -> list[Row]:
+def learning(method: Method, world: str, candidates: int, budget: int, seeds: int) -> list[Row]:
     """Train both on equal live steps; compare the time of the whole run, and the final return.
 
     A run ends with the generation that reaches the budget. The final policies of both sides play
     the same 64 episodes in the same simulator loop, without noise on parameters or actions.
     """
-    search = ours(method, world, candidates, lanes)
+    search = ours(method, world, candidates)
     step, init = jax.jit(search.step), jax.jit(search.init)
     peer = theirs(method, world, candidates)
 
