@@ -82,7 +82,12 @@ def _interval_panel(axes: "Axes", rows: Sequence[Row], unit: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     plain_axes(axes, "")
-    axes.set_xlabel({"x": "ratio"}.get(unit, unit), fontsize=SMALL, color=INK, labelpad=2)
+    axes.set_xlabel(
+        {"x": "ratio of times"}.get(unit, unit.replace("x the", "ratio:")),
+        fontsize=SMALL,
+        color=INK,
+        labelpad=2,
+    )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -106,7 +111,7 @@ def _interval_panel(axes: "Axes", rows: Sequence[Row], unit: str) -> None:
     else:
         axes.set_xticks([])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: compact(x)))
-    if unit == "x" and axes.get_xlim()[0] < 1 < axes.get_xlim()[1]:
+    if unit.startswith("x") and axes.get_xlim()[0] < 1 < axes.get_xlim()[1]:
         axes.axvline(1, color=PALE, linewidth=1.2, zorder=1)
     for y, row in enumerate(rows):
         colour = _VERDICTS.get(_word(row), GREY)

@@ -55,8 +55,9 @@ def main() -> None:
         rows.append(row)
     for method, world, candidates, budget, seeds in LEARNING:
         if quick:
-            names = brax.learning_names(method, world, candidates, budget)
-            rows += [Row(name, None, None, "x") for name in names]
+            for_time, for_return = brax.learning_names(method, world, candidates, budget)
+            rows.append(Row(for_time, None, None, "x"))
+            rows.append(Row(for_return, None, None, brax.RETURNS))
         else:
             rows += brax.learning(method, world, candidates, budget, seeds)
     if quick:

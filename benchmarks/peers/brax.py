@@ -39,6 +39,7 @@ KEY = jax.random.key(0)
 HORIZON = 1000
 POPULATION = Population(lanes=32, refill_every=8)  # see `benchmarks.lanes`
 EVALUATION_EPISODES = 64
+RETURNS = "x the return"
 
 Act = Callable[[PyTree, Array], Array]  # network, observation [O] -> action [A]
 
@@ -300,7 +301,7 @@ def learning(method: Method, world: str, candidates: int, budget: int, seeds: in
     for_time, for_return = learning_names(method, world, candidates, budget)
     return [
         Row(for_time, float(np.median(ratios)), bootstrap(ratios), "x"),
-        Row(for_return, *bootstrap_ratio_of_means(returns[:, 0], returns[:, 1]), "x"),
+        Row(for_return, *bootstrap_ratio_of_means(returns[:, 0], returns[:, 1]), RETURNS),
     ]
 
 

@@ -23,6 +23,7 @@ from esenas_jax.types import Array, Key, PyTree
 WEIGHTS, CANDIDATES = 10_000, 1024
 NOISE, STEP = 0.02, 0.1
 A_CALL = 10  # generations
+LOSSES = "x the loss"
 POPULATION = Population(lanes=64, chunk=32)
 
 
@@ -156,9 +157,9 @@ def rows(pairs: int, generations: int, seeds: int, full_generations: int) -> lis
         held = bootstrap_ratio_of_means(mine, their_losses[peer])
         judged = None if target is None else 1.0
         direction = None if target is None else "at_most"
-        out.append(Row(f"{title}{generations}", *held, "x", judged, direction))
+        out.append(Row(f"{title}{generations}", *held, LOSSES, judged, direction))
         if generations < full_generations:
-            out.append(Row(f"{title}{full_generations}", None, None, "x", judged, direction))
+            out.append(Row(f"{title}{full_generations}", None, None, LOSSES, judged, direction))
     return out
 
 
