@@ -3,8 +3,9 @@
     python -m benchmarks.overhead [--quick] [--json=PATH]
 
 Three programs on Hopper: bare physics, ES (a dense policy), and ES-ENAS (64 edges of as many).
-Bare physics is the same lanes, the same refills and episodes of the same lengths, with actions that
-are precomputed: no policy, noise, normaliser, update or controller. All steps counted are live.
+Bare physics is the same lanes, the same refills and episodes of the same starts and lengths, under
+the actions of the search, looked up: no policy, noise, normaliser, update or controller. All steps
+counted are live.
 """
 
 import jax
@@ -24,7 +25,7 @@ from benchmarks.measure import (
 from esenas_jax import Search, SearchState, controllers, es_enas, policies
 from esenas_jax.rollout import rollout
 from esenas_jax.tasks.task import Environment, Episodes, Transition
-from esenas_jax.types import Array, Key, PyTree
+from esenas_jax.types import Array, Candidate, Key, PyTree
 from experiments.build import build
 from experiments.command_line import configure_jax
 from experiments.configs import quickstart, quickstart_dense
@@ -32,15 +33,44 @@ from experiments.configs import quickstart, quickstart_dense
 KEY = jax.random.key(0)
 
 
-def bare_physics(search: Search, lengths: Array) -> Episodes:
+def actions_taken(search: Search, state: SearchState, asked: Candidate, steps: int) -> Array:
+    """Return the actions [N, steps, A] of all candidates of a generation."""
+    task = search.task
+    assert isinstance(task, Episodes)
+    assert (task.episodes, task.action_repeat) == (1, 1)
+    apply = task.view(state.moments, search.policy.apply)
+
+    def one(candidate: Candidate) -> Array:
+        network = search.policy.bind(candidate.params, candidate.genotype)
+
+        # As in a lane: what a world shows after its episode has ended is not seen.
+        def act(carry: tuple[PyTree, Array, Array], _: None) -> tuple[tuple, Array]:
+            world, obs, alive = carry
+            action = apply(network, obs)
+            world, seen = task.environment.step(world, action)
+            obs = jnp.where(alive, seen.obs, obs)
+            return (world, obs, alive & ~seen.done & jnp.isfinite(seen.reward)), action
+
+        first = task.environment.reset(jax.random.fold_in(candidate.key, 0))
+        return jax.lax.scan(act, (*first, jnp.bool_(True)), None, length=steps)[1]
+
+    return jax.vmap(one)(asked)
+
+
+def bare_physics(search: Search, lengths: Array, actions: Array) -> Episodes:
     """Return the task whose episode i lasts `lengths[i]` steps, under actions given beforehand.
 
+    They are the search's own: what a step costs depends on where the bodies are, by up to half.
     The policy's action is the episode's number; what the world does is looked up.
+
+    Args:
+        search: whose task it is.
+        lengths: int32 [N].
+        actions: float32 [N, T, A], at least as many as the longest episode has steps.
     """
     task = search.task
     assert isinstance(task, Episodes)
     world = task.environment
-    actions = jax.random.uniform(KEY, (task.horizon, world.action_size), minval=-1.0)
 
     def reset(key: Key) -> tuple[PyTree, Array]:
         state, obs = world.reset(key)
@@ -48,9 +78,9 @@ def bare_physics(search: Search, lengths: Array) -> Episodes:
 
     def step(state: PyTree, episode: Array) -> tuple[PyTree, Transition]:
         inner, t = state
-        inner, seen = world.step(inner, actions[t])
+        inner, seen = world.step(inner, actions[episode[0], t])
         done = t + 1 >= lengths[episode[0]]
-        # Scripted actions can blow the physics up; the cost of a step does not depend on that.
+        # A step that blew up would end the episode before its time.
         reward = jnp.where(jnp.isfinite(seen.reward), seen.reward, 0.0)
         return (inner, t + 1), seen._replace(reward=reward, done=done)
 
@@ -67,13 +97,16 @@ def generation_against_physics(
     )
     lengths = jax.jit(search.evaluate)(state, asked).steps
 
+    steps = int(lengths.max()) + search.population.refill_every
+    actions = jax.jit(actions_taken, static_argnums=(0, 3))(search, state, asked, steps)
+
     @jax.jit
-    def physics(reference: Array, lengths: Array) -> PyTree:
-        bare = bare_physics(search, lengths)
+    def physics(reference: Array, lengths: Array, actions: Array, keys: Key) -> PyTree:
+        bare = bare_physics(search, lengths, actions)
         return rollout(
             bare._replace(normalizer=bare.normalizer._replace(enabled=False)),
             reference,
-            lambda episode: (episode[None], jax.random.fold_in(KEY, episode)),
+            lambda episode: (episode[None], jax.random.fold_in(keys[episode], 0)),
             lambda episode, obs: episode,
             num_episodes=search.num_candidates,
             lanes=search.population.lanes,
@@ -81,11 +114,10 @@ def generation_against_physics(
         )
 
     step = jax.jit(search.step)
-    live = int(physics(state.moments.mean, lengths)[0].steps.sum())
+    given = (state.moments.mean, lengths, actions, asked.key)
+    live = int(physics(*given)[0].steps.sum())
     assert live == int(lengths.sum())
-    ratio, interval, times = paired_ratio(
-        lambda: step(KEY, state), lambda: physics(state.moments.mean, lengths), pairs
-    )
+    ratio, interval, times = paired_ratio(lambda: step(KEY, state), lambda: physics(*given), pairs)
     whole, bare_time = sorted(times[:, 0])[pairs // 2], sorted(times[:, 1])[pairs // 2]
     print(f"{name}: {live} live steps, {whole:.3f} s / {bare_time:.3f} s.")
     return Row(name, ratio, interval, "x", target, "at_most" if target else None)
