@@ -15,7 +15,7 @@ where the gradient looks the same under a shift, as that of the sphere at a cons
 overlapping slices then have nearly equal scores, and of T numbers only T / 1,000 slices tell
 anything of their own.
 
-A functional result, the same on every machine but for rounding. Three minutes on two cores. --quick
+A functional result, the same on every machine but for rounding. Ten minutes on two cores. --quick
 has 100 generations instead of 500: rows of that length are then not measured, and shorter ones
 stand beside them.
 """
