@@ -10,10 +10,10 @@ and noise that are best for it on each function, out of one grid of twelve on th
 table has new numbers for every seed.
 
 A shared table is a short cut: slices that overlap make directions depend on each other. The smaller
-tables here, 2^11 and 2^13 numbers for perturbations of 1,000, overlap all the time. It is worst
-where the gradient looks the same under a shift, as that of the sphere at a constant vector does:
-overlapping slices then have nearly equal scores, and of T numbers only T / 1,000 slices tell
-anything of their own.
+tables here, 2^11 and 2^13 numbers for perturbations of 1,000, overlap all the time. What that does
+is least predictable where the gradient looks the same under a shift, as that of the sphere at a
+constant vector does: overlapping slices then have nearly equal scores, and the loss differs widely
+from one table to the next.
 
 A functional result, the same on every machine but for rounding. Ten minutes on two cores. --quick
 has 100 generations instead of 500: rows of that length are then not measured, and shorter ones
@@ -54,7 +54,7 @@ def _signs() -> Array:
 # name -> (loss, where every run begins)
 FUNCTIONS: dict[str, tuple[Loss, Callable[[], Array]]] = {
     "sphere": (sphere, _signs),
-    "sphere from a constant": (sphere, lambda: jnp.ones(WEIGHTS)),
+    "sphere from ones": (sphere, lambda: jnp.ones(WEIGHTS)),
     "rosenbrock": (rosenbrock, lambda: jnp.zeros(WEIGHTS)),
     "rastrigin": (rastrigin, lambda: 2.3 * _signs()),
 }
@@ -143,7 +143,7 @@ def convergence(function: str, generations: int) -> list[Row]:
             reference = losses
         else:
             ratio, interval = ratio_of_losses(losses, reference)
-            rows.append(Row(_title(function, name, generations), ratio, interval, "x"))
+            rows.append(Row(_title(function, name, generations), ratio, interval, "x the loss"))
     return rows
 
 
@@ -160,7 +160,7 @@ def main() -> None:
         rows += convergence(function, 100 if arguments.quick else FULL)
         if arguments.quick:
             rows += [
-                Row(_title(function, name, FULL), None, None, "x")
+                Row(_title(function, name, FULL), None, None, "x the loss")
                 for name in SOURCES
                 if name != "gaussian"
             ]
