@@ -43,6 +43,13 @@ class Row:
         return low <= self.target if self.direction == "at_most" else high >= self.target
 
 
+def verdict(row: Row) -> str:
+    """Say in a word or three whether a row's target holds."""
+    if row.value is None:
+        return "not measured"
+    return {True: "holds", False: "does not hold", None: "undecided"}[row.holds]
+
+
 def seconds(f: Callable[[], Any]) -> float:
     """Return how long a call takes until its arrays are there."""
     started = time.perf_counter()
@@ -85,6 +92,26 @@ def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bootstrap_ratio_of_means(
+    numerator: Sequence[float] | np.ndarray, denominator: Sequence[float] | np.ndarray
+) -> tuple[float, tuple[float, float]]:
+    """Return the ratio of the means of paired values [n], and its 95 % bootstrap interval."""
+    pairs = np.stack([np.asarray(numerator), np.asarray(denominator)], axis=1)
+    rng = np.random.default_rng(0)
+    means = pairs[rng.integers(len(pairs), size=(10_000, len(pairs)))].mean(axis=1)
+    low, high = np.quantile(means[:, 0] / means[:, 1], (0.025, 0.975))
+    ratio = pairs[:, 0].mean() / pairs[:, 1].mean()
+    return float(ratio), (float(low), float(high))
+
+
+def machine() -> str:
+    """Return what the figures were measured on, for a picture's second line."""
+    origin = provenance()
+    if origin["platform"] == "cpu":
+        return f"{origin['cpu']}, {origin['cpu_count']} CPU cores"
+    return f"{origin['device_count']} x {origin['device']}"
+
+
 def command_line(description: str | None) -> argparse.Namespace:
     """Parse --quick and --json."""
     parser = argparse.ArgumentParser(
@@ -97,16 +124,27 @@ def command_line(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(benchmark: str, rows: Sequence[Row], path: Path | None) -> None:
-    """Print a table of rows, and write them as JSON if there is a path."""
+def report(
+    benchmark: str,
+    rows: Sequence[Row],
+    path: Path | None,
+    draw: Callable[[Path], None] | None = None,
+) -> None:
+    """Print a table of rows, and write them as JSON and as a picture if there is a path.
+
+    Args:
+        benchmark: its name.
+        rows: what was measured.
+        path: the JSON to write; the picture is beside it, with the suffix .png.
+        draw: draws the picture at a path.
+    """
     for row in rows:
         value = "not measured" if row.value is None else f"{row.value:,.4g} {row.unit}"
         interval = "" if row.interval is None else "[{:,.4g}, {:,.4g}]".format(*row.interval)
         target = ""
         if row.target is not None:
-            verdict = {True: "holds", False: "does not hold", None: "undecided"}[row.holds]
-            target = f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict}"
-        print(f"{row.name:58s} {value:>22s}  {interval:22s} {target}")
+            target = f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict(row)}"
+        print(f"{row.name:70s} {value:>22s}  {interval:22s} {target}")
     if path is None:
         return
     origin = provenance()
@@ -123,3 +161,5 @@ def report(benchmark: str, rows: Sequence[Row], path: Path | None) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
+    if draw is not None:
+        draw(path.with_suffix(".png"))

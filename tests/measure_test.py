@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.measure import Row, bootstrap, paired_ratio, report
+from benchmarks.measure import Row, bootstrap, bootstrap_ratio_of_means, paired_ratio, report
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,25 @@ def test_the_sides_of_a_ratio_alternate():
     assert "".join(calls) == "nd" + "dn" + "nd" + "dn"
     assert times.shape == (3, 2)
     assert interval[0] <= ratio <= interval[1]
+
+
+def test_a_ratio_of_means_is_resampled_by_pairs():
+    # Every pair has the ratio 2, so that every resample does; the means alone would vary.
+    numerator, denominator = [2.0, 20.0, 200.0], [1.0, 10.0, 100.0]
+    ratio, interval = bootstrap_ratio_of_means(numerator, denominator)
+    assert ratio == 2.0
+    assert interval == (2.0, 2.0)
+    ratio, (low, high) = bootstrap_ratio_of_means([1.0, 5.0], [2.0, 1.0])
+    assert ratio == 2.0  # not the mean of 1/2 and 5
+    assert (low, high) == (0.5, 5.0)  # a quarter of the resamples are the first pair twice
+
+
+def test_the_picture_stands_beside_the_json(tmp_path):
+    drawn = []
+    report("name", [Row("a", 1.0)], tmp_path / "a.json", drawn.append)
+    assert drawn == [tmp_path / "a.png"]
+    report("name", [Row("a", 1.0)], None, drawn.append)
+    assert len(drawn) == 1
 
 
 def test_the_json_has_the_form_that_outsiders_read(tmp_path):
