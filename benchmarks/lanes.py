@@ -121,7 +121,7 @@ def main() -> None:
                 f"{name}: {lanes} lanes, every {refill}: {1000 * np.median(t):.1f} ms, "
                 f"{np.median(per_world[name][lanes, refill]):.3f} of the best."
             )
-    default = (Population().lanes, Population().refill_every)
+    default = (Population().lanes_used, Population().refill_used)
     chosen = choice_for_all(per_world)
     rows = []
     for title, choice in (("least loss overall", chosen), ("default", default)):

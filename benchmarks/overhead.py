@@ -24,7 +24,7 @@ from benchmarks.measure import (
 )
 from esenas_jax import Search, SearchState, controllers, es_enas, policies
 from esenas_jax.rollout import rollout
-from esenas_jax.tasks.task import Environment, Episodes, Transition
+from esenas_jax.tasks.task import Environment, Episodes, Lens, Transition
 from esenas_jax.types import Array, Candidate, Key, PyTree
 from experiments.build import build
 from experiments.command_line import configure_jax
@@ -38,7 +38,7 @@ def actions_taken(search: Search, state: SearchState, asked: Candidate, steps: i
     task = search.task
     assert isinstance(task, Episodes)
     assert (task.episodes, task.action_repeat) == (1, 1)
-    apply = task.view(state.moments, search.policy.apply)
+    lens = task.lens(state.moments)
 
     def one(candidate: Candidate) -> Array:
         network = search.policy.bind(candidate.params, candidate.genotype)
@@ -46,7 +46,7 @@ def actions_taken(search: Search, state: SearchState, asked: Candidate, steps: i
         # As in a lane: what a world shows after its episode has ended is not seen.
         def act(carry: tuple[PyTree, Array, Array], _: None) -> tuple[tuple, Array]:
             world, obs, alive = carry
-            action = apply(network, obs)
+            action = search.policy.apply(network, (obs - lens.mean) * lens.scale)
             world, seen = task.environment.step(world, action)
             obs = jnp.where(alive, seen.obs, obs)
             return (world, obs, alive & ~seen.done & jnp.isfinite(seen.reward)), action
@@ -97,24 +97,24 @@ def generation_against_physics(
     )
     lengths = jax.jit(search.evaluate)(state, asked).steps
 
-    steps = int(lengths.max()) + search.population.refill_every
+    steps = int(lengths.max()) + search.population.refill_used
     actions = jax.jit(actions_taken, static_argnums=(0, 3))(search, state, asked, steps)
 
     @jax.jit
-    def physics(reference: Array, lengths: Array, actions: Array, keys: Key) -> PyTree:
+    def physics(lens: Lens, lengths: Array, actions: Array, keys: Key) -> PyTree:
         bare = bare_physics(search, lengths, actions)
         return rollout(
             bare._replace(normalizer=bare.normalizer._replace(enabled=False)),
-            reference,
             lambda episode: (episode[None], jax.random.fold_in(keys[episode], 0)),
+            lambda episode: lens,
             lambda episode, obs: episode,
             num_episodes=search.num_candidates,
-            lanes=search.population.lanes,
-            refill_every=search.population.refill_every,
+            lanes=search.population.lanes_used,
+            refill_every=search.population.refill_used,
         )
 
     step = jax.jit(search.step)
-    given = (state.moments.mean, lengths, actions, asked.key)
+    given = (search.task.lens(state.moments), lengths, actions, asked.key)
     live = int(physics(*given)[0].steps.sum())
     assert live == int(lengths.sum())
     ratio, interval, times = paired_ratio(lambda: step(KEY, state), lambda: physics(*given), pairs)

@@ -27,9 +27,9 @@ Lenses = Callable[[PyTree, Array], Lens]
 AXIS = "devices"
 
 # Measured by `benchmarks.lanes`: what costs least over several environments.
-LANES = {"cpu": 64}
+LANES = {"cpu": 32}
 UNMEASURED = 2048  # lanes on other devices, a guess: wide hardware wants many
-REFILL_EVERY = 16
+REFILL_EVERY = 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from benchmarks.figures import lines as draw_lines
 from benchmarks.measure import Row
 from esenas_jax import Population, policies, tasks
 from esenas_jax.rollout import rollout
-from esenas_jax.tasks.task import Environment, Transition
+from esenas_jax.tasks.task import Environment, Lens, Transition
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_ticks_are_as_many_as_the_rollout_makes():
     world = Environment(1, 1, lambda key: (jnp.int32(0), jnp.zeros(1)), step)
     totals, _ = rollout(
         tasks.episodes(world, horizon=100),
-        jnp.zeros(1),
         lambda episode: (episode[None], jax.random.fold_in(jax.random.key(0), episode)),
+        lambda episode: Lens(jnp.zeros(1), jnp.zeros(1), jnp.ones(1)),
         lambda episode, obs: episode,
         num_episodes=lengths.size,
         lanes=4,

@@ -279,7 +279,8 @@ def learning(method: Method, world: str, candidates: int, budget: int, seeds: in
     def our_act(network: PyTree, obs: Array) -> Array:
         params, moments = network
         bound = search.policy.bind(params, ())  # a dense policy has no choices
-        return search.task.view(moments, search.policy.apply)(bound, obs)
+        lens = search.task.lens(moments)
+        return search.policy.apply(bound, (obs - lens.mean) * lens.scale)
 
     our_return = mean_return(search, our_act)
     their_return = mean_return(search, peer.act)
@@ -310,6 +311,7 @@ def mean_return(search: Search, act: Act) -> Callable[[PyTree], Array]:
     task = search.task
     assert isinstance(task, tasks.Episodes)
     plain = tasks.episodes(task.environment, horizon=task.horizon)
+    unseen = plain.lens(plain.init(KEY))  # `act` normalises
 
     def start(network: PyTree, episode: Array) -> tuple[PyTree, Key]:
         return network, jax.random.fold_in(jax.random.key(2**20), episode)
@@ -318,8 +320,8 @@ def mean_return(search: Search, act: Act) -> Callable[[PyTree], Array]:
     def play(network: PyTree) -> Array:
         totals, _ = rollout(
             plain,
-            jnp.zeros(task.obs_size),
             functools.partial(start, network),
+            lambda episode: unseen,
             act,
             num_episodes=EVALUATION_EPISODES,
             lanes=EVALUATION_EPISODES,
