@@ -73,6 +73,8 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     per_contender = starts.shape[1]
 
     def bound(given: tuple, e: Array) -> tuple[PyTree, Key]:
+        if e.ndim:  # several, as single-shot tasks ask for them
+            return jax.vmap(lambda one: bound(given, one))(e)
         key, contenders, starts, _ = given
         mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
         network = search.policy.bind(mine.params, mine.genotype)

@@ -19,7 +19,8 @@ from esenas_jax.strategies.strategy import Total
 from esenas_jax.tasks.task import Apply, Episodes, Lens, SingleShot, Task
 from esenas_jax.types import Array, Evaluation, Key, Part, PyTree
 
-# what is given, candidate id -> the network it acts with, and the key of its episodes
+# what is given, candidate id -> the network it acts with, and the key of its episodes; of a
+# single-shot task: candidate ids [n] -> networks and keys [n]
 Bound = Callable[[PyTree, Array], tuple[PyTree, Key]]
 # what is given, candidate id -> what its observations are seen through
 Lenses = Callable[[PyTree, Array], Lens]
@@ -116,7 +117,8 @@ class Population:
         Args:
             task: what they are asked to do.
             given: whatever `bound` and `lens` need of a run.
-            bound: given, candidate id -> (network, key).
+            bound: given, candidate id -> (network, key); for a single-shot task given, ids [n] ->
+                (networks, keys) [n].
             lens: given, candidate id -> what its observations are seen through; episodes only.
             apply: network, observation [O] as seen -> action [A].
             ids: int32 [N], the same for all runs.
@@ -153,8 +155,7 @@ class Population:
     def _single_shots(
         self, task: SingleShot, given: PyTree, bound: Bound, apply: Apply, ids: Array
     ) -> Evaluation:
-        def one(i: Array) -> Evaluation:
-            network, key = bound(given, i)
+        def one(network: PyTree, key: Key) -> Evaluation:
             with jax.named_scope(Part.PHYSICS):
                 seen = task.evaluate(key, network, apply)
             if not isinstance(seen, Evaluation):
@@ -164,8 +165,20 @@ class Population:
                 )
             return seen._replace(statistics=())
 
-        seen = self._shards(lambda places, _: self.map(one, ids[places], self.lanes_used), ids.size)
-        return self._in_order(seen, ids.size)
+        def some(ids: Array) -> Evaluation:
+            return jax.vmap(one)(*bound(given, ids))
+
+        def shard(places: Array, _: Array | int) -> Evaluation:
+            mine, lanes = ids[places], min(self.lanes_used, places.size)
+            whole = mine.size // lanes * lanes
+            seen = jax.lax.map(some, mine[:whole].reshape(-1, lanes))
+            seen = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), seen)
+            if whole == mine.size:
+                return seen
+            rest = some(mine[whole:])
+            return jax.tree.map(lambda *x: jnp.concatenate(x), seen, rest)
+
+        return self._in_order(self._shards(shard, ids.size), ids.size)
 
     def _episodes(
         self,
@@ -222,10 +235,6 @@ class Population:
         seen = self._in_order(seen._replace(statistics=()), ids.size)
         seen = jax.tree.map(lambda x: x.swapaxes(0, 1), seen)
         return seen._replace(statistics=sums)
-
-    def map(self, f: Callable[[Array], PyTree], ids: Array, chunk: int) -> PyTree:
-        """Return f(i) for every id, `chunk` at a time, stacked on a leading axis [N]."""
-        return jax.lax.map(f, ids, batch_size=min(chunk, ids.size))
 
     def total(self, num_directions: int) -> Total:
         """Return the function that sums f(d) over the directions; to be called inside `spread`."""

@@ -13,6 +13,7 @@ random one. There is no other trainer.
 """
 
 import enum
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -267,7 +268,8 @@ def es_enas(
 
         def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Key]:
             mine = jax.tree.map(lambda x: x[i], given[0])
-            return bind(mine.params, mine.genotype), mine.key
+            made = jax.vmap(bind) if i.ndim else bind
+            return made(mine.params, mine.genotype), mine.key
 
         given = (candidates, task.lens(state.moments))
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
@@ -383,9 +385,14 @@ def es_enas(
 
     def bound(given: tuple[Key, SearchState, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
         run_key, state, genotypes, _ = given
-        params = perturb(run_key, state, state.generation, i)
-        network = bind(params, jax.tree.map(lambda x: x[i], genotypes))
-        return network, episode_key(run_key, state.generation, i)
+        mine = jax.tree.map(lambda x: x[i], genotypes)
+        key = functools.partial(episode_key, run_key, state.generation)
+        if i.ndim == 0:
+            return bind(perturb(run_key, state, state.generation, i), mine), key(i)
+        with jax.named_scope(Part.PERTURBING):
+            noise_key = stream(run_key, state.generation, Stream.NOISE)
+            params = strategy.candidates(noise_key, state.strategy, i)
+        return jax.vmap(bind)(params, mine), jax.vmap(key)(i)
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""

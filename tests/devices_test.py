@@ -148,7 +148,8 @@ def reveal(population: Population) -> tuple[Evaluation, jax.Array]:
             made = search.candidate(KEY, state, state.generation, i)
             return (made.params, made.genotype), made.key
 
-        return population.evaluate(task, (), bound, None, None, ids)
+        several = jax.vmap(bound, in_axes=(None, 0))
+        return population.evaluate(task, (), several, None, None, ids)
 
     seen = jax.jit(population.spread(all_of_them))(state, ids)
     told, _ = jax.jit(search.step)(KEY, state)

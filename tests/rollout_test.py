@@ -393,7 +393,8 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
         return policy.bind(policy.init(key), genotype), key
 
     ids = jnp.array([6, 1, 3, 0, 9, 4, 2], jnp.int32)
-    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, (), bound, None)
+    several = jax.vmap(bound, in_axes=(None, 0))
+    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, (), several, None)
     evaluation = jax.jit(functools.partial(evaluate, policy.apply))(ids)
     alone = [
         float(task.evaluate(key, network, policy.apply).episode_return)

@@ -434,6 +434,30 @@ def test_candidates_are_the_parameters_plus_and_minus_their_noise_or_exact(antit
     assert len(set(pairs)) == D + X
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [0, 1, 2, 3, 4, 5],
+        [4, 5, 12, 13],
+        [1, 2, 3, 4],
+        [0, 1, 2, 4],
+        [3],
+        [0, 1, 2],
+        [14, 14],
+    ],
+    ids=["pairs", "pairs and exact", "cut pairs", "one pair cut", "one", "odd", "padding"],
+)
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_several_candidates_are_each_of_them_bit_for_bit(antithetic, ids):
+    strategy = strategies.es(D, X, SIGMA, STEP, antithetic=antithetic)
+    key, ids = jax.random.key(3), jnp.array(ids, jnp.int32)
+    state = strategy.init(jnp.asarray(thetas()))
+    several = jax.jit(strategy.candidates)(key, state, ids)
+    one = jax.jit(strategy.candidate)
+    for i, params in zip(ids, several, strict=True):
+        np.testing.assert_array_equal(params, one(key, state, i))
+
+
 def test_noise_is_standard_normal_and_its_own_in_every_direction():
     many = jax.jit(jax.vmap(lambda d: strategies.gaussian().sample(jax.random.key(1), (), d, 40)))
     noise = np.asarray(many(jnp.arange(500, dtype=jnp.int32)), np.float64)

@@ -77,10 +77,31 @@ def finite_differences(
         return State(params, optimizer_state, values, noise.init(params.size))
 
     def candidate(key: Key, state: State, i: Array) -> Array:
-        perturbation = noise.sample(key, state.noise, i // halves, state.params.size)
+        return perturbed(state, i, noise.sample(key, state.noise, i // halves, state.params.size))
+
+    def perturbed(state: State, i: Array, perturbation: Array) -> Array:
         sign = jnp.where(i % 2 == 0, 1.0, -1.0) if antithetic else 1.0
         scale = jnp.where(i < num_perturbed, sign * state.hyper.noise_std, 0.0)
         return state.params + scale * perturbation
+
+    def candidates(key: Key, state: State, ids: Array) -> Array:
+        def one_by_one() -> Array:
+            return jax.vmap(lambda i: candidate(key, state, i))(ids)
+
+        if not antithetic or ids.size % 2:
+            return one_by_one()
+        pairs = (ids // halves).reshape(-1, 2)
+
+        def by_pairs() -> Array:
+            def pair(ids: Array, direction: Array) -> Array:
+                perturbation = noise.sample(key, state.noise, direction, state.params.size)
+                return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
+
+            made = jax.vmap(pair)(ids.reshape(-1, 2), pairs[:, 0])
+            return made.reshape(ids.size, -1)
+
+        # Noise is what candidates cost: the halves of a pair that stand together share it.
+        return jax.lax.cond((pairs[:, 0] == pairs[:, 1]).all(), by_pairs, one_by_one)
 
     def update(
         key: Key, state: State, fitness: Array, valid: Array, total: Total
@@ -120,6 +141,7 @@ def finite_differences(
         num_exact=num_exact,
         init=init,
         candidate=candidate,
+        candidates=candidates,
         update=update,
         pair=lambda i: jnp.where(i < num_perturbed, i // halves, i),
     )

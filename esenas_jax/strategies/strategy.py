@@ -24,6 +24,8 @@ class Strategy(NamedTuple):
     num_exact: int  # X
     init: Callable[[Array], PyTree]  # parameters [P] -> state
     candidate: Callable[[Key, PyTree, Array], Array]  # noise key, state, i -> parameters [P]
+    # noise key, state, ids [n] -> parameters [n, P]: `candidate` of each, in what it costs at best
+    candidates: Callable[[Key, PyTree, Array], Array]
     # noise key, state, fitness [N], valid [N], total -> (state, metrics)
     update: Callable[[Key, PyTree, Array, Array, Total], tuple[PyTree, Metrics]]
     pair: Callable[[Array], Array]  # i -> an index that only the halves of one pair share
