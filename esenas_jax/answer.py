@@ -28,6 +28,7 @@ class Answer(NamedTuple):
 
     chosen: Contender
     cost: Cost  # of its architecture
+    choice: Array  # int32 [], its place among the contenders
     selection: Evaluation  # [A, R], all contenders on the same starts
     report: Evaluation  # [A * R], the chosen one on starts that selected nothing
 
@@ -138,6 +139,7 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
     return Answer(
         chosen=chosen,
         cost=jax.tree.map(lambda x: x[best], costs),
+        choice=jnp.asarray(best, jnp.int32),
         selection=selection,
         report=jax.tree.map(jnp.ravel, report),
     )

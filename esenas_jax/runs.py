@@ -116,13 +116,14 @@ def variable(search: Search) -> dict[str, Array]:
 
 def _vary(state: SearchState, values: Mapping[str, Array]) -> SearchState:
     """Return the state with these numbers in place of its own."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: (
-            jnp.asarray(values.get(_hyper_name(path) or "", x), x.dtype)
-            if _hyper_name(path) in values
-            else x
-        ),
-        state,
+    paths, structure = jax.tree_util.tree_flatten_with_path(state)
+    names = [_hyper_name(path) for path, _ in paths]
+    if unknown := set(values) - set(names):
+        known = ", ".join(name for name in names if name)
+        raise ValueError(f"runs can differ in {known}, got {', '.join(sorted(unknown))}.")
+    return structure.unflatten(
+        jnp.asarray(values[name], x.dtype) if name and name in values else x
+        for name, (_, x) in zip(names, paths, strict=True)
     )
 
 

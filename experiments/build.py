@@ -302,6 +302,13 @@ def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
                 f"sweep can vary {', '.join(allowed)}, got {name.rstrip('.')}: the rest is fixed "
                 "when the program is compiled, and takes a run for each value."
             )
+        for value in values:
+            if hasattr(value, "items"):
+                raise ValueError(
+                    f"sweep.{name} must be a list of numbers, got fields of its own: "
+                    f"{', '.join(value)}."
+                )
+            _checks.real(f"sweep.{name}", value)
         if not values or len(set(values)) < len(values):
             raise ValueError(f"sweep.{name} must be different numbers, got {values}.")
         section, field = name.split(".")

@@ -18,7 +18,7 @@ import esenas_jax
 from esenas_jax.search import SearchState
 from esenas_jax.types import Shared
 
-FORMAT = 1  # of what is written here
+FORMAT = 2  # of what is written here
 
 
 class CheckpointError(Exception):

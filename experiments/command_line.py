@@ -6,6 +6,7 @@ import os
 import platform
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from experiments import hosts
 from experiments.build import ConfigError, require
 from experiments.checkpoints import CheckpointError
 from experiments.hosts import HostsError
+from experiments.program_text import ProfileError
 from experiments.workdir import WorkdirError
 
 
@@ -41,22 +43,31 @@ def run(main: Callable[[], None], *required: str) -> None:
             if "config" in flags.FLAGS:
                 set_xla_flags(flags.FLAGS.config)
             if "coordinator" in flags.FLAGS:
-                hosts.join(*(getattr(flags.FLAGS, name) for name in _HOST_FLAGS))
+                hosts.join(*(getattr(flags.FLAGS, name) for name in HOST_FLAGS))
             main()
-        except (CheckpointError, ConfigError, HostsError, RunError, WorkdirError) as error:
+        except (
+            CheckpointError, ConfigError, HostsError, ProfileError, RunError, WorkdirError
+        ) as error:  # fmt: skip
             if hosts.joined():
                 hosts.leave(str(error))
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
+            if hosts.joined():
+                os._exit(130)
             sys.exit(130)
         except BrokenPipeError:  # of what is printed: its reader has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except Exception:
+            if hosts.joined():  # JAX would wait for the others, and they for this one
+                traceback.print_exc()
+                os._exit(1)
+            raise
 
     app.run(guarded, flags_parser=parse_flags)
 
 
-_HOST_FLAGS = ("coordinator", "num_processes", "process_id", "coordinator_timeout")
+HOST_FLAGS = ("coordinator", "num_processes", "process_id", "coordinator_timeout")
 
 
 def define_host_flags() -> None:
@@ -126,14 +137,17 @@ def parse_flags(argv: list[str]) -> list[str]:
     # absl takes --config=FILE as well as --config FILE.
     files = [w.partition("=")[2] for w in words if w.startswith("config=")]
     files += [argv[i + 1] for i, w in enumerate(words[:-1]) if w == "config"]
+    if "sweep" in fields:
+        sys.exit(
+            "error: a sweep names what it varies, --config.sweep.strategy.noise_std=[0.1,0.2]."
+        )
     if files:
         known = [name for name, _ in _leaves(load_config(files[-1]).to_dict())]
         for field in fields:
             if field not in known and not field.startswith("sweep."):
                 near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
                 sys.exit(f"error: the config has no field {field}; the nearest is {near}.")
-    sweep = [word.partition("=") for word in words if word.startswith("config.sweep.")]
-    argv = [a for a, word in zip(argv, words, strict=True) if not word.startswith("config.sweep.")]
+    argv, sweep = _take_sweep(argv, words)
     command, sys.argv = sys.argv, argv  # where the config's flags look for overrides
     try:
         rest = flags.FLAGS(argv)
@@ -141,22 +155,38 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {_flag_error(error)}")
     finally:
         sys.argv = command
-    for name, _, values in sweep:
-        _add_to_sweep(flags.FLAGS.config, name.removeprefix("config.sweep."), values)
+    for name, values in sweep.items():
+        _add_to_sweep(flags.FLAGS.config, name, values)
     return rest
 
 
+def _take_sweep(argv: list[str], words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments without those of a sweep, and these: any name may stand there."""
+    rest, sweep, following = [], {}, iter([*argv[1:], ""])
+    skip = False
+    for argument, word, after in zip(argv, words, following, strict=True):
+        if skip:
+            skip = False
+        elif word.startswith("config.sweep."):
+            name, equals, values = word.removeprefix("config.sweep.").partition("=")
+            skip = not equals
+            sweep[name] = values if equals else after
+        else:
+            rest.append(argument)
+    return rest, sweep
+
+
 def _add_to_sweep(config: Any, name: str, text: str) -> None:
-    """Put the numbers of --config.sweep.NAME=[...] into the config: any name may stand there."""
+    """Put the numbers of --config.sweep.NAME=[...] into the config."""
     try:
         values = ast.literal_eval(text)
         values = [float(x) for x in (values if isinstance(values, list | tuple) else [values])]
     except (ValueError, SyntaxError, TypeError):
         sys.exit(f"error: sweep.{name} must be a list of numbers, [0.1,0.2] say, got {text!r}.")
-    with config.unlocked():
+    with config.unlocked(), config.ignore_type():
         *parents, last = ("sweep", *name.split("."))
         for part in parents:
-            if part not in config:
+            if not isinstance(config.get(part), ConfigDict):
                 config[part] = ConfigDict()
             config = config[part]
         config[last] = values

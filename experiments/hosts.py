@@ -4,12 +4,16 @@ Every process runs the same command and computes its share; process 0 alone writ
 all of this is nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import secrets
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -19,6 +23,9 @@ import numpy as np
 from experiments.build import ConfigError
 from experiments.progress import be_silent
 
+MEETING_SECONDS = 60.0  # for a connection between processes that have met
+_TOKEN = 16  # bytes
+_connections: list[socket.socket] = []  # to other processes
 _meeting_place = ""  # process 0's host, as the command line has it
 
 
@@ -67,6 +74,7 @@ def join(
     late.daemon = True
     late.start()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the waiting at once
     try:
         jax.distributed.initialize(**given, initialization_timeout=timeout + 60)
     except (RuntimeError, ValueError) as error:
@@ -74,6 +82,7 @@ def join(
         raise HostsError(f"the processes could not meet: {line}.") from error
     finally:
         late.cancel()
+        signal.signal(signal.SIGINT, before)
     if not first():
         be_silent()
 
@@ -89,6 +98,11 @@ def _give_up(coordinator: str, process_id: int | None, number: int | None, timeo
 def leave(error: str) -> NoReturn:
     """End this process with a sentence; JAX's own way out waits for all processes."""
     print(f"error: {error}", file=sys.stderr, flush=True)
+    if _connections and first():
+        # JAX aborts the others when their coordinator goes: let them speak before.
+        for peer in _connections:
+            peer.close()
+        time.sleep(1.0)
     os._exit(1)
 
 
@@ -173,13 +187,12 @@ class Watch:
 
     def __init__(self, advice: str) -> None:
         self._advice = advice
-        self._peers: list[socket.socket] = []
-        self._leaving = False
+        self._listening: list[threading.Thread] = []
 
     def __enter__(self) -> "Watch":
         if jax.process_count() == 1:
             return self
-        port = np.zeros(1, np.int32)
+        port, token = np.zeros(1, np.int32), np.zeros(_TOKEN, np.uint8)
         address = np.zeros(256, np.uint8)
         server = None
         if first():
@@ -187,40 +200,65 @@ class Watch:
             port[0] = server.getsockname()[1]
             name = _my_address().encode()
             address[: len(name)] = np.frombuffer(name, np.uint8)
-        port, address = tell((port, address))
-        if server:
-            for _ in range(jax.process_count() - 1):
-                peer, _ = server.accept()
-                self._listen(peer, int.from_bytes(peer.recv(4), "little"))
-            server.close()
-        else:
-            name = address.tobytes().rstrip(b"\0").decode()
-            peer = socket.create_connection((name, int(port[0])), timeout=60)
-            peer.settimeout(None)
-            peer.sendall(jax.process_index().to_bytes(4, "little"))
-            self._listen(peer, 0)
+            token = np.frombuffer(secrets.token_bytes(_TOKEN), np.uint8)
+        port, address, token = tell((port, address, token))
+        try:
+            if server:
+                with server:
+                    self._welcome(server, token.tobytes())
+            else:
+                name = address.tobytes().rstrip(b"\0").decode()
+                peer = socket.create_connection((name, int(port[0])), timeout=MEETING_SECONDS)
+                peer.sendall(token.tobytes() + jax.process_index().to_bytes(4, "little"))
+                self._listen(peer, 0)
+        except OSError as error:
+            raise HostsError(
+                f"the processes cannot watch each other, over a port of their own: {error}."
+            ) from error
         return self
 
+    def _welcome(self, server: socket.socket, token: bytes) -> None:
+        """Wait for all other processes; who does not know the token is none."""
+        server.settimeout(MEETING_SECONDS)
+        missing = set(range(1, jax.process_count()))
+        while missing:
+            peer, _ = server.accept()
+            peer.settimeout(MEETING_SECONDS)
+            said = peer.recv(_TOKEN + 4, socket.MSG_WAITALL)
+            process = int.from_bytes(said[_TOKEN:], "little")
+            if said[:_TOKEN] == token and process in missing:
+                missing.remove(process)
+                self._listen(peer, process)
+            else:
+                peer.close()
+
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None or isinstance(error, SystemExit):
-            self._leaving = True
-            for peer in self._peers:
+        if error is not None and not isinstance(error, SystemExit):
+            return  # the system closes the connections, and the others hear of it
+        for peer in _connections:
+            with contextlib.suppress(OSError):
                 peer.sendall(b".")
+        # Until all are through: one that fails in its last lines is lost like any other.
+        for thread in self._listening:
+            thread.join()
 
     def _listen(self, peer: socket.socket, process: int) -> None:
+        peer.settimeout(None)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, option):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-        self._peers.append(peer)
-        threading.Thread(target=self._wait, args=(peer, process), daemon=True).start()
+        _connections.append(peer)
+        thread = threading.Thread(target=self._wait, args=(peer, process), daemon=True)
+        thread.start()
+        self._listening.append(thread)
 
     def _wait(self, peer: socket.socket, process: int) -> None:
         try:
             farewell = peer.recv(1)
         except OSError:
             farewell = b""
-        if not farewell and not self._leaving:
+        if not farewell:
             leave(f"process {process} was lost or has stopped; {self._advice}")
 
 

@@ -100,7 +100,7 @@ class MetricsLog:
         event = self._event()
         event.wall_time, event.step = wall_time, row["generation"]
         for name, value in row.items():
-            if value is not None and name not in ("generation", "run", "seed"):
+            if value is not None and name not in ("generation", "run", "seed") and "." not in name:
                 event.summary.value.add(tag=name, simple_value=value)
         self._events.write_event(event)
 

@@ -112,7 +112,12 @@ class Profiler:
         options.host_tracer_level = 1  # operations on a CPU, and our window
         options.enable_hlo_proto = False
         options.session_id = name
-        jax.profiler.start_trace(self.folder, profiler_options=options)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            jax.profiler.start_trace(self.folder, profiler_options=options)
+        except (OSError, RuntimeError) as error:
+            line = (str(error).splitlines() or [""])[0].rstrip(".")
+            raise ProfileError(f"cannot write traces to {self.folder}: {line}.") from error
         try:
             with jax.profiler.TraceAnnotation(_WINDOW):
                 yield

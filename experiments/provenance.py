@@ -19,7 +19,7 @@ _PACKAGES = (
 # If one of them changes within a run, its bits may.
 _DECIDE = (
     "commit", "dirty", "python", "versions", "device", "cpu", "platform", "matmul_precision",
-    "xla_flags",
+    "xla_flags", "lanes", "refill_every",
 )  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def results(
     for run, numbers in zip(runs, about, strict=True):
         swept = tuple((name, value) for name, value in numbers.items() if name != "seed")
         settings.setdefault(swept, []).append(run)
-    selected = [np.asarray(x.selection.episode_return).mean(axis=1).max() for x in found]
+    selected = [np.asarray(x.selection.episode_return)[x.choice].mean() for x in found]
     return {
         "runs": runs,
         "settings": [
@@ -81,7 +81,7 @@ def results(
             }
             for swept, members in settings.items()
         ],
-        "best_run": int(np.nanargmax(np.where(np.isfinite(selected), selected, -np.inf))),
+        "best_run": int(np.argmax(np.where(np.isfinite(selected), selected, -np.inf))),
     }
 
 

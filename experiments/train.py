@@ -72,13 +72,13 @@ def train(
     """
     resume = _checks.known("resume", resume, RESUME)
     profile = _checks.integer("profile", profile, 0)
-    hosts.agree(config.to_dict())
     with hosts.Watch("the same command goes on from the newest checkpoint, if there is one."):
+        hosts.agree(config.to_dict())
         planned = _plan(config)
         stopping = stopping or Stopping()
         if not hosts.first():
             finished = hosts.tell(np.array([False]))[0]
-            return {} if finished else Run(planned, None, stopping).carry_out(False)
+            return {} if finished else Run(planned, None, stopping, profile).carry_out(False)
         if resume == "must" and not list((workdir.path / "checkpoints").glob("[0-9]*")):
             raise WorkdirError(
                 f"{workdir.path} holds no checkpoint to go on from, and --resume=must."
@@ -135,7 +135,7 @@ class Run:
         self.record = record
         self.stopping = stopping
         self.seconds = record.seconds if record else {}
-        self.tracing = Tracing(record.workdir.path / "profile", profile) if record else None
+        self.tracing = Tracing(record and record.workdir.path / "profile", profile)
         self.runs: Runs = runs(
             planned.search,
             planned.number,
@@ -176,7 +176,7 @@ class Run:
             state = jax.jit(self.runs.init)(run_key, values)
             # The state is used up: there is room for one.
             advance = jax.jit(self.runs.advance, donate_argnums=1)
-            with named_program() if self.tracing and self.tracing.left else nullcontext():
+            with named_program() if self.tracing.left else nullcontext():
                 compiled = advance.lower(run_key, state, np.int32(1)).compile()
         except Exception as error:
             raise self._failed("compiling a generation", error) from error
@@ -195,10 +195,10 @@ class Run:
         with Progress(last, generation, self.plan.number) as progress:
             self.stopping.saves = True
             while generation < last:
-                tracing = self.tracing.next(generation) if self.tracing else None
-                if self.tracing and self.tracing.left:
+                if self.tracing.left:
                     step = 1  # until the last is traced: a trace is of one generation
-                limit = min(1 if tracing else step, last - generation, every - generation % every)
+                tracing = self.tracing.next(generation)
+                limit = min(step, last - generation, every - generation % every)
                 with tracing or nullcontext():
                     started = time.perf_counter()
                     try:
@@ -226,11 +226,10 @@ class Run:
                         self._stop(generation, asked, watched)
                     step = self._next(took / done)
                     self._took("host", middle)
-                if self.tracing and not tracing:
+                if not tracing:
                     self.tracing.untraced(time.perf_counter() - started, done)
             self.stopping.saves = False
-            if self.tracing:
-                self.tracing.tell(advance)
+            self.tracing.tell(advance)
             if asked := self._asked():
                 self._stop(last, asked, watched)
         return state
@@ -254,7 +253,7 @@ class Run:
 
     def _save(self, state: SearchState, watched: "Watched") -> None:
         """Save the state as it stood after the last generation that was not discarded."""
-        state = hosts.fetch(state)
+        state = hosts.fetch(hollow(state))
         # In a generation that all runs discard nothing but these counters changes.
         lost = state.discarded.min()
         state = state._replace(generation=state.generation - lost, discarded=state.discarded - lost)
@@ -271,7 +270,7 @@ class Run:
         )
         started = time.perf_counter()
         try:
-            answers = hosts.fetch(self._choose(hosts.fetch(state)))
+            answers = hosts.fetch(self._choose(hosts.fetch(hollow(state))))
         except Exception as error:
             raise self._failed("choosing the answer", error) from error
         self._took("answer", started)
@@ -302,13 +301,13 @@ class Tracing:
     """The generations of a run that are traced, after the first two looks at it.
 
     Args:
-        folder: where traces go.
+        folder: where traces go; None in processes that do not write, and only keep step.
         generations: how many to trace; none may be.
     """
 
-    def __init__(self, folder: Path, generations: int) -> None:
+    def __init__(self, folder: Path | None, generations: int) -> None:
         self.left = generations
-        self._profiler = Profiler(folder)
+        self._profiler = Profiler(folder) if folder else None
         self._looks: list[tuple[float, int]] = []  # seconds and generations, without a trace
 
     def next(self, generation: int) -> AbstractContextManager[None] | None:
@@ -316,6 +315,8 @@ class Tracing:
         if self.left == 0 or len(self._looks) < 2:
             return None
         self.left -= 1
+        if self._profiler is None:
+            return nullcontext()
         return self._profiler.tracing(f"generation_{generation}")
 
     def untraced(self, seconds: float, generations: int) -> None:
@@ -324,7 +325,7 @@ class Tracing:
 
     def tell(self, program: jax.stages.Compiled) -> None:
         """Say where the time of the traced generations went."""
-        if not self._profiler.traces:
+        if self._profiler is None or not self._profiler.traces:
             if self.left:
                 say("No generation was traced: the run was over too soon.")
             return
@@ -386,7 +387,7 @@ class Watched:
 
     def discarded(self) -> str:
         """Return why it stops."""
-        failed = self._last[0]["failed"]
+        failed = sum(row["failed"] for row in self._last)
         why = (
             f"the scores of {failed} candidates were not finite"
             if failed
@@ -442,4 +443,6 @@ if __name__ == "__main__":
         "profile", 0, "Trace that many generations, and tell where their time went.", lower_bound=0
     )
     command_line.define_host_flags()
+    for name in command_line.HOST_FLAGS:
+        flags.declare_key_flag(name)  # else --help leaves it out
     command_line.run(main, "config", "workdir")

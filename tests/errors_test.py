@@ -73,6 +73,18 @@ COMMAND = {
         ["--config.sweep.strategy.noise_std=[a,b]"],
         r"sweep.strategy.noise_std must be a list of numbers, \[0.1,0.2\] say, got '\[a,b\]'.",
     ),
+    "a sweep of nothing named": (
+        ["--config.sweep=[0.1,0.2]"],
+        r"a sweep names what it varies, --config.sweep.strategy.noise_std=\[0.1,0.2\].",
+    ),
+    "a sweep in two words": (
+        ["--config.sweep.strategy.noise_std", "[0.1,-0.2]"],
+        "strategy: noise_std must be a positive finite number, got -0.2.",
+    ),
+    "a sweep inside a sweep": (
+        ["--config.sweep.strategy.noise_std=[1]", "--config.sweep.strategy.noise_std.x=[1]"],
+        r"sweep.strategy.noise_std must be a list of numbers, got fields of its own: x.",
+    ),
     "a sweep over something static": (
         ["--config.sweep.strategy.num_directions=[4,8]"],
         (
@@ -453,7 +465,7 @@ WORKDIRS = {
     "checkpoint of another version": (
         other_version, again,
         ("the checkpoint {folder}/checkpoints/4 was written by esenas_jax 0.0.9 in another form "
-        ".format 0. than this one, 0.1.0 .format 1., reads: go on with the version that wrote it, "
+        ".format 0. than this one, 0.1.0 .format 2., reads: go on with the version that wrote it, "
         "or start over in another --workdir."),
     ),
     "checkpoints that are a file": (

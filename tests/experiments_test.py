@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, evaluate, record, train
+from esenas_jax.answer import Answer
+from esenas_jax.types import Cost, Evaluation
+from experiments import build, evaluate, record, results, train
 from experiments.command_line import load_config
 from experiments.metrics_log import read_rows
 from experiments.policy_file import load_policy
@@ -239,6 +242,25 @@ def test_the_policy_of_many_runs_is_that_of_the_best_and_all_are_there(many):
         assert all(np.array_equal(expected[name], got[name]) for name in expected)
 
 
+def test_the_best_run_is_chosen_by_the_episodes_that_selected_its_answer(many):
+    """Not by a contender that was not chosen, and never by one that failed."""
+    _, config, _ = many
+    search = build.build(config)
+    nothing = jnp.zeros(3)
+    rows = [{"generation": 0, "env_steps": 0, "episodes": 0, "return_without_bonus": 0.0,
+             "discarded": 0}] * 3  # fmt: skip
+
+    def answer(choice, *selected):
+        selection = jnp.array(selected)[:, None] * jnp.ones((1, 2))
+        report = Evaluation(nothing, nothing, nothing, nothing, nothing > 0, ())
+        cost = Cost(jnp.int32(1), jnp.int32(1))
+        return Answer(None, cost, choice, report._replace(episode_return=selection), report)
+
+    found = [answer(1, 9.0, 1.0), answer(0, 2.0, jnp.nan), answer(0, jnp.nan, 3.0)]
+    about = [{"seed": s} for s in range(3)]
+    assert results.results(search, about, found, rows)["best_run"] == 1
+
+
 def test_the_summary_of_many_runs_has_a_line_a_setting(many):
     workdir, _, found = many
     text = train.summary(found, workdir)
@@ -300,6 +322,12 @@ def test_a_generation_is_compiled_once_whatever_the_dispatches(tmp_path, monkeyp
         jax.monitoring.unregister_event_duration_listener(hear)
     assert compiled.count("jit(advance)") == 1, compiled
     assert not [name for name in compiled if "step" in name], compiled
+
+
+def test_the_help_shows_what_the_command_takes():
+    done = run("--help")
+    for flag in ("--coordinator", "--num_processes", "--process_id", "--profile", "--resume"):
+        assert f"{flag}:" in done.stdout, flag
 
 
 def test_a_profile_tells_where_the_time_went(tmp_path, capsys):

@@ -478,7 +478,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_lost_and_all_are_named(unfini
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2, "esenas_jax": "9.9.9"},
+        {"format": 3, "esenas_jax": "9.9.9"},
         {"format": None, "esenas_jax": "9.9.9"},
         {"leaves": {"weights": ["float32", [3]]}, "esenas_jax": "9.9.9"},
     ],

@@ -398,7 +398,7 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
     evaluation = jax.jit(functools.partial(evaluate, policy.apply))(ids)
     alone = [
         float(task.evaluate(key, network, policy.apply).episode_return)
-        for network, key in (bound(i) for i in ids)
+        for network, key in (bound((), i) for i in ids)
     ]
     np.testing.assert_allclose(evaluation.episode_return, alone, rtol=1e-5)
 

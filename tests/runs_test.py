@@ -165,6 +165,12 @@ def test_what_can_differ_between_runs_is_what_the_pieces_say():
     ]
 
 
+def test_a_number_that_is_none_of_the_states_is_refused():
+    message = "runs can differ in strategy.noise_std, .*, got strategy.noise_sdt."
+    with pytest.raises(ValueError, match=message):
+        runs(simple()).init(KEYS[0], {"strategy.noise_sdt": jnp.float32(1)})
+
+
 def failing_above(threshold):
     """A task whose scores are not finite once the weights are longer than a threshold."""
 

@@ -448,14 +448,15 @@ def test_candidates_are_the_parameters_plus_and_minus_their_noise_or_exact(antit
     ids=["pairs", "pairs and exact", "cut pairs", "one pair cut", "one", "odd", "padding"],
 )
 @pytest.mark.parametrize("antithetic", [True, False])
-def test_several_candidates_are_each_of_them_bit_for_bit(antithetic, ids):
+def test_several_candidates_are_each_of_them_to_rounding(antithetic, ids):
     strategy = strategies.es(D, X, SIGMA, STEP, antithetic=antithetic)
     key, ids = jax.random.key(3), jnp.array(ids, jnp.int32)
     state = strategy.init(jnp.asarray(thetas()))
     several = jax.jit(strategy.candidates)(key, state, ids)
     one = jax.jit(strategy.candidate)
     for i, params in zip(ids, several, strict=True):
-        np.testing.assert_array_equal(params, one(key, state, i))
+        # Another program may contract the product and the sum to one rounding.
+        np.testing.assert_allclose(params, one(key, state, i), rtol=2 * EPS, atol=EPS * SIGMA)
 
 
 def test_noise_is_standard_normal_and_its_own_in_every_direction():
