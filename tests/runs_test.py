@@ -30,12 +30,18 @@ def regression():
     )
 
 
-def simple(noise=None):
+def simple(noise=None, **population):
     """A search that compiles in no time."""
     task = tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=32)
     policy = policies.dense(task.obs_size, (), 1, output_activation=policies.identity)
     strategy = strategies.ars(4, 1, 0.1, 0.2, noise=noise)
-    return es_enas(policy, task, strategy, controllers.constant(policy.space))
+    return es_enas(
+        policy,
+        task,
+        strategy,
+        controllers.constant(policy.space),
+        population=Population(**population),
+    )
 
 
 def pendulum(lanes=None):
@@ -135,6 +141,14 @@ def test_devices_that_share_out_runs_change_them_only_by_rounding():
     close(got[0].strategy, expected[0].strategy)
     close(got[1].exact_mean, expected[1].exact_mean)
     assert len(set(got[1].exact_mean[2].tolist())) == 4
+
+
+def test_devices_that_share_out_each_generation_of_many_runs_change_them_only_by_rounding():
+    values = {"strategy.noise_std": STDS}
+    expected = carry_out(simple, KEYS, values, 3, number=4)
+    got = carry_out(functools.partial(simple, devices=2), KEYS, values, 3, number=4)
+    close(got[0].strategy, expected[0].strategy)
+    close(got[1].exact_mean, expected[1].exact_mean)
 
 
 def test_devices_that_share_out_runs_tell_each_other_nothing():
