@@ -60,8 +60,7 @@ def run(main: Callable[[], None], *required: str) -> None:
             sys.exit(1)
         except Exception:
             if hosts.joined():  # JAX would wait for the others, and they for this one
-                traceback.print_exc()
-                os._exit(1)
+                hosts.leave(traceback.format_exc())
             raise
 
     app.run(guarded, flags_parser=parse_flags)

@@ -26,6 +26,7 @@ from experiments.progress import be_silent
 MEETING_SECONDS = 60.0  # for a connection between processes that have met
 _TOKEN = 16  # bytes
 _connections: list[socket.socket] = []  # to other processes
+_ending = False  # this process is about to
 _meeting_place = ""  # process 0's host, as the command line has it
 
 
@@ -97,12 +98,23 @@ def _give_up(coordinator: str, process_id: int | None, number: int | None, timeo
 
 def leave(error: str) -> NoReturn:
     """End this process with a sentence; JAX's own way out waits for all processes."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    if _connections and first():
-        # JAX aborts the others when their coordinator goes: let them speak before.
-        for peer in _connections:
-            peer.close()
+    if _connections:
+        # Perhaps it fails because another was lost: then the watch says so, and ends this one.
         time.sleep(1.0)
+        if _ending:
+            time.sleep(60.0)
+    _end(error)
+
+
+def _end(error: str) -> NoReturn:
+    global _ending  # noqa: PLW0603
+    _ending = True
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    for peer in _connections:
+        with contextlib.suppress(OSError):
+            peer.shutdown(socket.SHUT_RDWR)
+    if _connections and first():
+        time.sleep(1.0)  # JAX aborts the others when their coordinator goes: let them speak before
     os._exit(1)
 
 
@@ -258,8 +270,8 @@ class Watch:
             farewell = peer.recv(1)
         except OSError:
             farewell = b""
-        if not farewell:
-            leave(f"process {process} was lost or has stopped; {self._advice}")
+        if not farewell and not _ending:
+            _end(f"process {process} was lost or has stopped; {self._advice}")
 
 
 def _my_address() -> str:

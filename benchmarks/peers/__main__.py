@@ -8,8 +8,8 @@ on a sphere of 10,000 weights with 1,024 candidates: generations, and the loss a
 PyGlove's evolution: proposals. Step size, noise, candidates, shaping and optimizer are the same on
 both sides. Ratios of time say how many times longer the peer takes. Needs the extra `bench`.
 
-Twenty-five minutes on two quiet cores. --quick has hopper with 128 candidates instead of the Brax rows,
-and decides nothing.
+Twenty-five minutes on two quiet cores. --quick has hopper with 128 candidates instead of the Brax
+rows, and decides nothing.
 """
 
 import importlib.util
