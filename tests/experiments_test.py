@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from esenas_jax.answer import Answer
 from esenas_jax.types import Cost, Evaluation
 from experiments import build, evaluate, record, results, train
+from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.metrics_log import read_rows
 from experiments.policy_file import load_policy
@@ -290,6 +291,18 @@ def test_many_runs_resume_with_the_same_bits(many, tmp_path):
     assert train.train(config, again, "must") == found
     files = [w.path / "metrics.jsonl" for w in (workdir, fresh, again)]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_many_runs_resume_with_one_table_of_noise_that_no_checkpoint_holds(tmp_path):
+    noise = build.section("noise", "shared_table", table_size=4096)
+    config = pendulum(generations=4, checkpoint_every=2, seeds=2, noise=noise)
+    workdir = Workdir(tmp_path)
+    found = train.train(config, workdir)
+    saved = Checkpoints(tmp_path / "checkpoints", read_only=True).leaves(2)
+    assert max(x.size for x in saved.values()) < 4096
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    assert train.train(config, workdir, "must") == found
 
 
 def test_unfinished_runs_of_many_are_not_evaluated(many, tmp_path):
