@@ -49,7 +49,8 @@ def run(main: Callable[[], None], *required: str) -> None:
             CheckpointError, ConfigError, HostsError, ProfileError, RunError, WorkdirError
         ) as error:  # fmt: skip
             if hosts.joined():
-                hosts.leave(str(error))
+                # What others brought may fail because a process was lost; what we refuse does not.
+                hosts.leave(str(error), own=not isinstance(error, RunError))
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             if hosts.joined():

@@ -96,20 +96,26 @@ def _give_up(coordinator: str, process_id: int | None, number: int | None, timeo
     leave(f"{why} within {timeout} s: are all processes started, with the same --coordinator?")
 
 
-def leave(error: str) -> NoReturn:
-    """End this process with a sentence; JAX's own way out waits for all processes."""
-    if _connections:
+def leave(error: str, own: bool = False) -> NoReturn:
+    """End this process with a sentence; JAX's own way out waits for all processes.
+
+    Args:
+        error: the sentence.
+        own: whether it surely is not about another process that was lost.
+    """
+    if _connections and not own:
         # Perhaps it fails because another was lost: then the watch says so, and ends this one.
         time.sleep(1.0)
         if _ending:
             time.sleep(60.0)
-    _end(error)
+    _end(error, 2.0 if _connections and own else 0.0)
 
 
-def _end(error: str) -> NoReturn:
+def _end(error: str, grace: float = 0.0) -> NoReturn:
     global _ending  # noqa: PLW0603
     _ending = True
     print(f"error: {error}", file=sys.stderr, flush=True)
+    time.sleep(grace)  # perhaps the others are about to say the same, rather than "was lost"
     for peer in _connections:
         with contextlib.suppress(OSError):
             peer.shutdown(socket.SHUT_RDWR)

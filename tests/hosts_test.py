@@ -166,13 +166,20 @@ def test_an_error_that_nobody_foresaw_ends_all_processes(tmp_path):
         assert "error: process 0 was lost or has stopped" in output
 
 
-def test_processes_with_different_configs_are_refused(tmp_path):
-    run = (f"--config={CONFIG}:edges,es,es",)
-    with two(tmp_path, *run, second=("--config.strategy.noise_std=0.3",)) as pair:
+@pytest.mark.parametrize(
+    ("both", "second", "error"),
+    [
+        ((), ("--config.strategy.noise_std=0.3",), "process 1 has another config (hash "),
+        (("--config.strategy.noise_std=-1",), (), "strategy: noise_std must be "),
+    ],
+)
+def test_what_all_processes_refuse_all_of_them_say(both, second, error, tmp_path):
+    run = (f"--config={CONFIG}:edges,es,es", *both)
+    with two(tmp_path, *run, second=second) as pair:
         for process in pair:
             code, output = ends(process, timeout=60)
             assert code == 1
-            assert "error: process 1 has another config (hash " in output
+            assert f"error: {error}" in output
     assert not (tmp_path / "config.json").exists()
 
 
