@@ -3,7 +3,8 @@
     python -m benchmarks.lanes [--quick] [--json=PATH]
 
 The time of a generation from scratch over lanes x refill interval: pendulum (200 steps), and on the
-spring backend hopper, walker2d (1,000 steps) and halfcheetah, which never ends early (200 steps).
+spring backend hopper, with few candidates too, walker2d (1,000 steps) and halfcheetah, which never
+ends early (200 steps). No more lanes are run than there are candidates.
 The combinations of a world take turns, and each is compared with the fastest of the same round. A
 row is one choice for all worlds, or the library's default on one world: its time over that of the
 best choice for that world. Lower is better, and 1 is the best that can be had.
@@ -24,15 +25,16 @@ from esenas_jax import Population, Search, controllers, es_enas, policies, strat
 from experiments.command_line import configure_jax
 
 KEY = jax.random.key(0)
-LANES = (16, 32, 64, 128)
-REFILL = (4, 8, 16, 32)
+LANES = (32, 64, 128, 256)
+REFILL = (4, 8, 16)
 ROUNDS = 5
-# name -> (candidates, horizon)
+# name -> (world, candidates, horizon)
 WORLDS = {
-    "pendulum": (1024, 200),
-    "hopper": (1024, 1000),
-    "walker2d": (256, 1000),
-    "halfcheetah": (256, 200),
+    "pendulum": ("pendulum", 1024, 200),
+    "few in hopper": ("hopper", 64, 1000),
+    "hopper": ("hopper", 1024, 1000),
+    "walker2d": ("walker2d", 256, 1000),
+    "halfcheetah": ("halfcheetah", 256, 200),
 }
 
 Choice = tuple[int, int]  # lanes, actions between refills
@@ -40,9 +42,9 @@ Choice = tuple[int, int]  # lanes, actions between refills
 
 def search(name: str, population: Population) -> Search:
     """Return ARS over a linear policy that starts from zeros, in a world."""
-    candidates, horizon = WORLDS[name]
-    world = tasks.pendulum() if name == "pendulum" else tasks.brax_environment(name, "spring")
-    task = tasks.episodes(world, horizon=horizon, normalizer=tasks.ars_normalizer())
+    world, candidates, horizon = WORLDS[name]
+    made = tasks.pendulum() if world == "pendulum" else tasks.brax_environment(world, "spring")
+    task = tasks.episodes(made, horizon=horizon, normalizer=tasks.ars_normalizer())
     policy = policies.dense(
         task.obs_size,
         (),
@@ -101,7 +103,7 @@ def draw(measured: Mapping[str, Mapping[Choice, np.ndarray]], path: Path) -> Non
             )
             for refill in REFILL
         }
-        candidates, horizon = WORLDS[name]
+        _, candidates, horizon = WORLDS[name]
         y_name = "time of a generation (ms)" if axes is panels[0] else ""
         handles = lines(axes, curves, "lanes", y_name)
         axes.set_title(f"{name}\n{candidates:,} x {horizon:,} steps", fontsize=10, loc="left")
