@@ -160,6 +160,9 @@ def new_panels(
     figure = new_figure(height)
     used = heading(figure, title, subtitle)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel())
+    for spare in panels[count:]:
+        spare.remove()
+    panels = panels[:count]
 
     def finish(handles: list[Any], path: Path) -> None:
         below = used + (legend_above(figure, handles, used) if handles else 0.0)

@@ -19,6 +19,7 @@ from experiments.provenance import provenance
 
 PAIRS = 15  # at least; see `paired_ratio`
 WIDE = 0.10  # an interval wider than this share of its value decides nothing
+PATIENCE = 150.0  # seconds that a ratio may take until its interval is no longer too wide
 
 
 @dataclasses.dataclass
@@ -38,9 +39,13 @@ class Row:
         if self.value is None or self.target is None or self.interval is None:
             return None
         low, high = self.interval
-        if high - low > WIDE * abs(self.value):
+        if _wide(self.value, self.interval):
             return None
         return low <= self.target if self.direction == "at_most" else high >= self.target
+
+
+def _wide(value: float, interval: tuple[float, float]) -> bool:
+    return interval[1] - interval[0] > WIDE * abs(value)
 
 
 def verdict(row: Row) -> str:
@@ -63,11 +68,13 @@ def paired_ratio(
     """Time two calls in turn, and return the median of their per-pair ratios.
 
     Which side goes first alternates too, so that neither always finds the caches of the other.
+    Whoever asks for 15 pairs or more gets more of them while the interval is too wide to decide
+    anything, as long as `PATIENCE` lasts: when to stop depends on its width, never on the value.
 
     Args:
         numerator: called once to warm up, then once a pair.
         denominator: likewise.
-        pairs: at least 1; 15 for a result that counts.
+        pairs: how many at least, 1 or more; 15 for a result that counts.
 
     Returns:
         The median ratio, its 95 % bootstrap interval, and the times [pairs, 2] in seconds.
@@ -75,12 +82,18 @@ def paired_ratio(
     sides = (numerator, denominator)
     for side in sides:
         seconds(side)
-    times = np.empty((pairs, 2))
-    for pair in range(pairs):
-        for side in (0, 1) if pair % 2 else (1, 0):
-            times[pair, side] = seconds(sides[side])
-    ratios = times[:, 0] / times[:, 1]
-    return float(np.median(ratios)), bootstrap(ratios), times
+    started, times = time.perf_counter(), np.empty((0, 2))
+    while True:
+        more = np.empty((max(pairs, len(times)), 2))  # then twice as many, and again
+        for pair in range(len(more)):
+            for side in (0, 1) if pair % 2 else (1, 0):
+                more[pair, side] = seconds(sides[side])
+        times = np.concatenate([times, more])
+        ratios = times[:, 0] / times[:, 1]
+        value, interval = float(np.median(ratios)), bootstrap(ratios)
+        spent = time.perf_counter() - started
+        if pairs < PAIRS or not _wide(value, interval) or 2 * spent > PATIENCE:
+            return value, interval, times
 
 
 def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

@@ -109,7 +109,7 @@ def generation_against_physics(
             lambda episode: lens,
             lambda episode, obs: episode,
             num_episodes=search.num_candidates,
-            lanes=search.population.lanes_used,
+            lanes=search.population.lanes_for(search.task),
             refill_every=search.population.refill_used,
         )
 

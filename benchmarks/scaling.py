@@ -183,7 +183,7 @@ def simulated_steps(point: Point) -> int:
 
     key = jax.random.key(0)  # the seeds of `measure`
     keys = key[None] if point.seeds == 1 else jax.random.split(key, point.seeds)
-    lanes, refill = one.population.lanes_used, one.population.refill_used
+    lanes, refill = one.population.lanes_for(one.task), one.population.refill_used
     # Seeds in one program go on until the last of them has ended.
     longest = max(ticks(row, lanes, refill) for row in np.asarray(lengths(keys)))
     return point.seeds * lanes * longest

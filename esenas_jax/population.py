@@ -27,8 +27,10 @@ Lenses = Callable[[PyTree, Array], Lens]
 
 AXIS = "devices"
 
-# Measured by `benchmarks.lanes`: what costs least over several environments.
+# Measured by `benchmarks.lanes`: what costs least over several environments. Where none ends before
+# the others, many lanes are better used; where they do, few lanes wait less for the last.
 LANES = {"cpu": 32}
+LANES_ENDLESS = {"cpu": 128}
 UNMEASURED = 2048  # lanes on other devices, a guess: wide hardware wants many
 REFILL_EVERY = 8
 
@@ -48,7 +50,7 @@ class Population:
         lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
             least 1; no more are run than there are episodes. Fewer lanes waste fewer steps on
             episodes that have ended, more lanes make better use of wide hardware. By default
-            `LANES` of the kind of device.
+            `LANES` of the kind of device, `LANES_ENDLESS` where no episode ends early.
         refill_every: actions between two looks at which lanes have ended, at least 1; by default
             `REFILL_EVERY`.
         chunk: directions of a shard whose noise exists at a time, at least 1.
@@ -78,10 +80,11 @@ class Population:
                     f"virtual_shards must be a multiple of devices, {self.devices}, got {shards}."
                 )
 
-    @property
-    def lanes_used(self) -> int:
-        """L, where there are as many episodes."""
-        return self.lanes or LANES.get(jax.default_backend(), UNMEASURED)
+    def lanes_for(self, task: Task) -> int:
+        """Return L, where there are as many episodes."""
+        endless = isinstance(task, Episodes) and task.environment.endless
+        lanes = LANES_ENDLESS if endless else LANES
+        return self.lanes or lanes.get(jax.default_backend(), UNMEASURED)
 
     @property
     def refill_used(self) -> int:
@@ -169,7 +172,7 @@ class Population:
             return jax.vmap(one)(*bound(given, ids))
 
         def shard(places: Array, _: Array | int) -> Evaluation:
-            mine, lanes = ids[places], min(self.lanes_used, places.size)
+            mine, lanes = ids[places], min(self.lanes_for(task), places.size)
             whole = mine.size // lanes * lanes
             seen = jax.lax.map(some, mine[:whole].reshape(-1, lanes))
             seen = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), seen)
@@ -211,7 +214,7 @@ class Population:
                 apply,
                 num_episodes=math.prod(shape),
                 to_run=count * runs * repeats,
-                lanes=self.lanes_used,
+                lanes=self.lanes_for(task),
                 refill_every=self.refill_used,
             )
             totals = jax.tree.map(lambda x: x.reshape(shape), totals)

@@ -44,7 +44,7 @@ class Record:
         self.origin |= {
             "devices_used": plan.devices,
             "processes": jax.process_count(),
-            "lanes": population.lanes_used,
+            "lanes": population.lanes_for(search.task),
             "refill_every": population.refill_used,
         }
         if begun:

@@ -21,7 +21,6 @@ import optax
 
 from benchmarks.measure import Row, bootstrap, bootstrap_ratio_of_means, paired_ratio
 from esenas_jax import (
-    Population,
     Search,
     SearchState,
     controllers,
@@ -36,8 +35,6 @@ from esenas_jax.strategies import Strategy
 from esenas_jax.types import Array, Key, PyTree
 
 KEY = jax.random.key(0)
-HORIZON = 1000
-POPULATION = Population(lanes=32, refill_every=8)  # see `benchmarks.lanes`
 EVALUATION_EPISODES = 64
 RETURNS = "x the return"
 
@@ -152,17 +149,16 @@ def _hidden(obs_size: int, action_size: int, hidden: tuple[int, ...]) -> Policy:
     return policies.dense(obs_size, hidden, action_size, hidden_activation=jax.nn.relu)
 
 
-def ours(method: Method, world: str, candidates: int) -> Search:
+def ours(method: Method, world: str, candidates: int, horizon: int = 1000) -> Search:
     """Return our search with a method's settings."""
     environment = tasks.brax_environment(world, "spring")
-    task = tasks.episodes(environment, horizon=HORIZON, normalizer=tasks.ars_normalizer())
+    task = tasks.episodes(environment, horizon=horizon, normalizer=tasks.ars_normalizer())
     policy = method.policy(task.obs_size, task.action_size)
     return es_enas(
         policy,
         task,
         method.strategy(candidates // 2),
         controllers.constant(policy.space),
-        population=POPULATION,
     )
 
 
@@ -170,7 +166,7 @@ class _CapturedError(Exception):
     """Raised inside Brax's `train` when it calls its generation for the first time."""
 
 
-def theirs(method: Method, world: str, candidates: int) -> Peer:
+def theirs(method: Method, world: str, candidates: int, horizon: int = 1000) -> Peer:
     """Return Brax's own compiled generation and its first state.
 
     `train` keeps them to itself: what it compiles is written down, and it is stopped there.
@@ -199,7 +195,7 @@ def theirs(method: Method, world: str, candidates: int) -> Peer:
             module.train(
                 environment,
                 num_timesteps=1,
-                episode_length=HORIZON,
+                episode_length=horizon,
                 normalize_observations=True,
                 max_devices_per_host=1,
                 num_eval_envs=1,
@@ -212,19 +208,22 @@ def theirs(method: Method, world: str, candidates: int) -> Peer:
     return Peer(step, state, *method.networks(*sizes))
 
 
-def first_row(method: Method, world: str, candidates: int, target: float | None) -> Row:
+def first_row(
+    method: Method, world: str, candidates: int, horizon: int, target: float | None
+) -> Row:
     """Return the row of `first_generation` without its figures."""
-    name = f"{world}, {candidates:,} candidates, first generation: brax {method.name} / ours"
+    size = f"{candidates:,} candidates" + (f" x {horizon:,} steps" if horizon != 1000 else "")
+    name = f"{world}, {size}, first generation: brax {method.name} / ours"
     return Row(name, None, None, "x", target, None if target is None else "at_least")
 
 
 def first_generation(
-    method: Method, world: str, candidates: int, target: float | None, pairs: int
+    method: Method, world: str, candidates: int, horizon: int, target: float | None, pairs: int
 ) -> Row:
     """Time first generations from scratch in turn."""
-    search = ours(method, world, candidates)
+    search = ours(method, world, candidates, horizon)
     step, state = jax.jit(search.step), jax.jit(search.init)(KEY)
-    peer = theirs(method, world, candidates)
+    peer = theirs(method, world, candidates, horizon)
     key = jax.random.PRNGKey(0)
     ratio, interval, times = paired_ratio(
         lambda: peer.step(peer.state, key), lambda: step(KEY, state), pairs
@@ -234,10 +233,10 @@ def first_generation(
     print(
         f"{world}, {method.name}, {candidates:,} candidates: ours {np.median(times[:, 1]):.2f} s "
         f"for {our_steps:,} live steps, Brax {np.median(times[:, 0]):.2f} s for {their_steps:,} "
-        f"live ones of {candidates * HORIZON:,}."
+        f"live ones of {candidates * horizon:,}."
     )
     jax.clear_caches()
-    row = first_row(method, world, candidates, target)
+    row = first_row(method, world, candidates, horizon, target)
     return dataclasses.replace(row, value=ratio, interval=interval)
 
 

@@ -19,6 +19,8 @@ from esenas_jax.types import Array, Key, PyTree
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 # The metric that holds the reward for being alive; environments that have none pay none.
 _BONUS_METRICS = ("reward_healthy", "reward_alive", "reward_survive")
+# Those whose episodes never end before the horizon.
+_ENDLESS = ("fast", "halfcheetah", "humanoidstandup", "pusher", "reacher", "swimmer")
 
 
 def brax_environments() -> list[str]:
@@ -78,7 +80,8 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
             new = env.step(state, action)
         return new, transition(new)
 
-    return Environment(obs_size, action_size, reset, step)
+    endless = name in _ENDLESS or kwargs.get("terminate_when_unhealthy") is False
+    return Environment(obs_size, action_size, reset, step, endless)
 
 
 def _repair_fluid() -> None:

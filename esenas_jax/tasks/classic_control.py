@@ -49,7 +49,7 @@ def pendulum() -> Environment:
         zero = jnp.zeros((), jnp.float32)
         return new, Transition(observe(new), -cost, zero, jnp.zeros((), bool))
 
-    return Environment(obs_size=3, action_size=1, reset=reset, step=step)
+    return Environment(obs_size=3, action_size=1, reset=reset, step=step, endless=True)
 
 
 class MountainCarState(NamedTuple):

@@ -80,6 +80,9 @@ class Environment(NamedTuple):
     action_size: int
     reset: Callable[[Key], tuple[PyTree, Array]]  # key -> (state, first observation [O])
     step: Callable[[PyTree, Array], tuple[PyTree, Transition]]  # state, action [A] -> ...
+    # Whether `done` is never true. Nothing but the speed depends on it: more episodes are simulated
+    # at a time where none ends before the others.
+    endless: bool = False
 
 
 class Episodes(NamedTuple):
