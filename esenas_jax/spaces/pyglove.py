@@ -334,8 +334,8 @@ def _from_option_nodes(space: Conditional, node: pg.DNA, at: str) -> Chosen:
     one = isinstance(choice, OneOf)
     items = [node] if one else _items(node, choice, at)
     number = len(space.options)
-    index: Any = np.array([_item(d, number, at, leaf=False) for d in items], np.int32)
-    inner = [() if o is None else _zeros(Repeat(o, len(items))) for o in space.options]
+    index = np.array([_item(d, number, at, leaf=False) for d in items], np.int32)
+    inner: Any = [() if o is None else _zeros(Repeat(o, len(items))) for o in space.options]
     for place, (j, item) in enumerate(zip(index, items, strict=True)):
         option = space.options[j]
         below = f"{at}={j}"
@@ -348,9 +348,12 @@ def _from_option_nodes(space: Conditional, node: pg.DNA, at: str) -> Chosen:
         except ValueError as error:
             raise ValueError(f"{below}: {error}") from None
         jax.tree.map(functools.partial(_put, place), inner[j], carried)
-    if one:
-        index, inner = jax.tree.map(lambda x: x[0], (index, inner))
-    return Chosen(index if one else _checked(choice, index, at), tuple(inner))
+    chosen: Any = (index, tuple(inner))
+    if isinstance(choice, SubsetOf):
+        _checked(choice, index, at)
+    else:
+        chosen = jax.tree.map(lambda x: x[0], chosen)
+    return Chosen(*chosen)
 
 
 def _put(place: int, block: np.ndarray, value: np.ndarray) -> None:
