@@ -275,8 +275,9 @@ def test_sizes_are_those_of_the_papers():
     assert (pruned.max_edges, pruned.num_params) == (943, 984)
     assert (pruned.space.num_items, pruned.space.num_chosen) == (943, 64)
     # Nothing to search in a dense policy.
-    assert dense.space.num_decisions == 0
-    dense.space.validate(dense.space.sample(jax.random.key(0)))
+    nothing = dense.space.sample(jax.random.key(0))
+    assert dense.space.decisions(nothing) == 0
+    dense.space.validate(nothing)
 
 
 @pytest.mark.parametrize(

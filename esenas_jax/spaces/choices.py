@@ -1,6 +1,7 @@
-"""One of n, and k of n."""
+"""One of n, k of n, and a number from a range."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +24,29 @@ class OneOf:
     def __post_init__(self) -> None:
         _checks.integer("num_categories", self.num_categories, 1)
 
+    def __str__(self) -> str:
+        return f"1 of {self.num_categories}"
+
     @property
-    def num_decisions(self) -> int:
+    def log_cardinality(self) -> float:
+        """Natural logarithm of `num_categories`."""
+        return math.log(self.num_categories)
+
+    def decisions(self, genotype: Array, local: bool = False) -> int:
         """The choice is one node."""
-        return 1
+        del genotype
+        return int(not local or self.num_categories > 1)
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
         """Draw int32 `shape` uniformly from [0, num_categories)."""
         return jax.random.randint(key, shape, 0, self.num_categories)
 
-    def mutate(self, key: Key, genotype: Array) -> Array:
-        """Draw the choice again: with probability 1 / num_categories nothing changes."""
-        del genotype
-        return self.sample(key)
+    def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
+        """Draw the choice again: with probability 1 / num_categories nothing changes.
+
+        With `local` another one is drawn.
+        """
+        return _another(key, genotype, self.num_categories) if local else self.sample(key)
 
     def crossover(self, key: Key, first: Array, second: Array) -> Array:
         """Take either parent's choice with probability 1/2."""
@@ -50,74 +61,287 @@ class OneOf:
 
 @dataclasses.dataclass(frozen=True)
 class SubsetOf:
-    """`num_chosen` distinct items of `num_items`, in no order.
+    """`num_chosen` of `num_items`: PyGlove's `manyof` and `sublist_of`.
 
-    The genotype is int32 [num_chosen]: the chosen items in ascending order.
+    The genotype is int32 [num_chosen], the chosen items: ascending unless their order matters.
 
     Args:
         num_items: at least 1.
-        num_chosen: in [1, num_items].
+        num_chosen: at least 1; at most num_items if they are distinct.
+        distinct: whether no item is chosen twice.
+        ordered: whether the same items in another order are another choice.
+        whole: whether the set as a whole is a decision node besides its items; see `Conditional`
+            for the one place where PyGlove has none.
     """
 
     num_items: int
     num_chosen: int
+    distinct: bool = True
+    ordered: bool = False
+    whole: bool = True
 
     def __post_init__(self) -> None:
         _checks.integer("num_items", self.num_items, 1)
-        _checks.integer("num_chosen", self.num_chosen, 1, self.num_items)
+        high = self.num_items if self.distinct else None
+        _checks.integer("num_chosen", self.num_chosen, 1, high)
+
+    def __str__(self) -> str:
+        if self.distinct and self.ordered and self.num_chosen == self.num_items:
+            return f"a permutation of {self.num_items}"
+        how = f"{' in order' * self.ordered}{' with repetition' * (not self.distinct)}"
+        return f"{self.num_chosen} of {self.num_items}{how}"
 
     @property
-    def num_decisions(self) -> int:
+    def log_cardinality(self) -> float:
+        """Natural logarithm of the number of sets, sequences or multisets."""
+        n, k = self.num_items, self.num_chosen
+        if not self.distinct:
+            return k * math.log(n) if self.ordered else _log_choose(n + k - 1, k)
+        return _log_choose(n, k) + (math.lgamma(k + 1) if self.ordered else 0.0)
+
+    def decisions(self, genotype: Array, local: bool = False) -> int:
         """One node an item chosen, and one for the set as a whole (PyGlove's `sublist_of`).
 
         A set of one item is a single choice, and one node.
         """
-        return self.num_chosen + 1 if self.num_chosen > 1 else 1
+        del genotype
+        n, k = self.num_items, self.num_chosen
+        if local:
+            alone = n == 1 or (self.distinct and not self.ordered and n == k)
+            return 0 if alone else k
+        return k + 1 if k > 1 and self.whole else k
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """Draw int32 [*shape, num_chosen], every subset with the same probability."""
-        # The items with the largest of num_items uniforms: 3 to 5 times faster than a permutation.
-        return self._largest(jax.random.uniform(key, (*shape, self.num_items)))
+        """Draw int32 [*shape, num_chosen].
 
-    def mutate(self, key: Key, genotype: Array) -> Array:
-        """Redraw the whole set with probability 1 / (num_chosen + 1), else swap one item.
-
-        The swapped item is replaced by one that was not chosen; a full set has none, and stays. A
-        set of one item is always redrawn.
+        Every choice has the same probability, except that a set with repetition, in no order, is
+        drawn item by item, as PyGlove does.
         """
-        if self.num_chosen in (1, self.num_items):
+        if self.distinct:
+            # The items with the largest of num_items uniforms: 3 to 5 times faster than a
+            # permutation.
+            return self._largest(jax.random.uniform(key, (*shape, self.num_items)))
+        drawn = jax.random.randint(key, (*shape, self.num_chosen), 0, self.num_items)
+        return drawn if self.ordered else jnp.sort(drawn)
+
+    def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
+        """Redraw the whole set with probability 1 / (num_chosen + 1), else replace one item.
+
+        The new item is one that was not chosen, or, with repetition, any; a full set of distinct
+        items has none, and stays. A set of one item is always redrawn. With `local` one item is
+        replaced by another, and in a permutation two change places.
+        """
+        nodes = self.decisions(genotype, local)
+        if not nodes:
+            return genotype
+        if self.num_chosen == 1 and not local:
             return self.sample(key)
-        k_node, k_set, k_item = jax.random.split(key, 3)
-        node = jax.random.randint(k_node, (), 0, self.num_chosen + 1)
-        redrawn = self.sample(k_set)
-        # The r-th item that is absent from an ascending list is r plus the number of its entries
-        # that have at most r absent items before them.
-        r = jax.random.randint(k_item, (), 0, self.num_items - self.num_chosen)
-        absent_before = genotype - jnp.arange(self.num_chosen)
-        item = r + jnp.sum(absent_before <= r, dtype=jnp.int32)
-        swapped = jnp.sort(jnp.where(jnp.arange(self.num_chosen) == node, item, genotype))
-        return jnp.where(node == self.num_chosen, redrawn, swapped)
+        k_node, *keys = jax.random.split(key, 3)
+        node = jax.random.randint(k_node, (), 0, nodes)
+        changed, _ = self.change(keys, genotype, node, local)
+        return changed if self.ordered else jnp.sort(changed)
+
+    def change(
+        self, keys: Array | list[Key], genotype: Array, node: Array, local: bool
+    ) -> tuple[Array, Array]:
+        """Change one node.
+
+        Args:
+            keys: two.
+            genotype: int32 [num_chosen].
+            node: which, int32 [] in [0, decisions).
+            local: as `mutate` has it.
+
+        Returns:
+            The items [num_chosen] before they are sorted, and for each of them the place it had in
+            `genotype`, or -1 for one drawn now.
+        """
+        k_set, k_item = keys
+        n, k, places = self.num_items, self.num_chosen, jnp.arange(self.num_chosen)
+        changed, origin = genotype, places
+        if self.distinct and k == n > 1:
+            if local:  # a permutation: the item at `node` changes places with another
+                other = _another(k_item, node, k)
+                origin = jnp.where(
+                    places == node, other, jnp.where(places == other, node, places)
+                ).astype(jnp.int32)
+                changed = genotype[origin]
+        else:
+            if self.distinct and k > 1:
+                # The r-th item that is absent from an ascending list is r plus the number of its
+                # entries that have at most r absent items before them.
+                r = jax.random.randint(k_item, (), 0, n - k)
+                absent_before = (jnp.sort(genotype) if self.ordered else genotype) - places
+                item = r + jnp.sum(absent_before <= r, dtype=jnp.int32)
+            elif local:
+                item = _another(k_item, genotype[node], n)
+            else:
+                item = jax.random.randint(k_item, (), 0, n)
+            changed = jnp.where(places == node, item, genotype)
+            origin = jnp.where(places == node, -1, places)
+        if self.decisions(genotype, local) > k:
+            redrawn = node == k
+            changed = jnp.where(redrawn, self.sample(k_set), changed)
+            origin = jnp.where(redrawn, -1, origin)
+        return changed, origin
 
     def crossover(self, key: Key, first: Array, second: Array) -> Array:
-        """Keep what both chose; fill up at random with what one of them chose."""
-        votes = jnp.zeros(self.num_items, jnp.float32).at[first].add(1.0).at[second].add(1.0)
-        # Two votes beat one vote plus a uniform in [0, 1), and one beats none plus its uniform.
-        return self._largest(votes + jnp.where(votes == 1, jax.random.uniform(key, votes.shape), 0))
+        """Keep what both chose; fill up at random with what one of them chose.
 
-    def validate(self, genotype: Array) -> None:
-        """Raise ValueError unless `genotype` is ascending, distinct and within the items."""
+        Where order matters, places that agree stay. With repetition the others are either parent's;
+        of distinct items, half the others stay where the first parent has them, and what is missing
+        comes in the order of the second.
+        """
+        if self.ordered:
+            keep = (first == second) | jax.random.bernoulli(key, shape=first.shape)
+            if not self.distinct:
+                return jnp.where(keep, first, second)
+            return self._fill(first, second, keep)
+        if self.distinct:
+            return self._vote(key, first, second, self.num_items)
+        # The second 5 of a multiset is an item of its own.
+        again = self.num_chosen
+        first, second = (x * again + _occurrence(x) for x in (first, second))
+        return self._vote(key, first, second, self.num_items * again) // again
+
+    def validate(self, genotype: Array | np.ndarray) -> None:
+        """Raise ValueError unless the items are in range, and distinct and ascending as asked."""
         value = _as_integers("a SubsetOf genotype", genotype, (self.num_chosen,))
         if value.min() < 0 or value.max() >= self.num_items:
             wrong = value[(value < 0) | (value >= self.num_items)][0]
             raise ValueError(f"an item must be in [0, {self.num_items - 1}], got {wrong}.")
-        if not (np.diff(value) > 0).all():
-            raise ValueError(f"items must be distinct and ascending, got {value.tolist()}.")
+        repeats = len(set(value.tolist())) < value.size
+        if (self.distinct and repeats) or (not self.ordered and (np.diff(value) < 0).any()):
+            wanted = ["distinct"] * self.distinct + ["ascending"] * (not self.ordered)
+            raise ValueError(f"items must be {' and '.join(wanted)}, got {value.tolist()}.")
+
+    def _fill(self, first: Array, second: Array, keep: Array) -> Array:
+        """Put distinct items of `second` [k], those of both first, where `first` is not kept."""
+        items = jnp.zeros(self.num_items, jnp.int32)
+        wish = items.at[first].set(jnp.where(keep, -1, 1))[second]  # -1 has it, 1 must not lose it
+        wanted = jnp.argsort(wish, stable=True, descending=True)
+        holes = jnp.sum(~keep, dtype=jnp.int32)
+        taken = jnp.zeros(keep.shape, bool).at[wanted].set(jnp.arange(keep.size) < holes)
+        following = second[jnp.argsort(~taken, stable=True)]
+        place = jnp.cumsum(~keep, dtype=jnp.int32) - 1
+        return jnp.where(keep, first, following[jnp.maximum(place, 0)])
+
+    def _vote(self, key: Key, first: Array, second: Array, num_items: int) -> Array:
+        votes = jnp.zeros(num_items, jnp.float32).at[first].add(1.0).at[second].add(1.0)
+        # Two votes beat one vote plus a uniform in [0, 1), and one beats none plus its uniform.
+        return self._largest(votes + jnp.where(votes == 1, jax.random.uniform(key, votes.shape), 0))
 
     def _largest(self, scores: Array) -> Array:
-        return jnp.sort(jax.lax.top_k(scores, self.num_chosen)[1].astype(jnp.int32))
+        largest = jax.lax.top_k(scores, self.num_chosen)[1].astype(jnp.int32)
+        return largest if self.ordered else jnp.sort(largest)
 
 
-def _as_integers(name: str, value: Array, shape: tuple[int, ...]) -> np.ndarray:
+def permutation(num_items: int) -> SubsetOf:
+    """Return the space of all orders of `num_items` items: PyGlove's `permutate`."""
+    return SubsetOf(num_items, num_items, ordered=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatRange:
+    """A number in [low, high]; the genotype is float32 [].
+
+    Args:
+        low: finite.
+        high: finite, at least `low`. There must be a float32 between the two, and their difference
+            must be one.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _checks.real("low", self.low)
+        _checks.real("high", self.high, self.low)
+        low, high = self.bounds
+        with np.errstate(over="ignore"):
+            if not (low <= high and np.isfinite(high - low)):
+                raise ValueError(
+                    "a range must hold a float32 and be no wider than the largest of them, got "
+                    f"[{self.low!r}, {self.high!r}]."
+                )
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]"
+
+    @property
+    def bounds(self) -> tuple[np.float32, np.float32]:
+        """The smallest and the largest float32 in the range."""
+        with np.errstate(over="ignore"):
+            low, high = np.float32(self.low), np.float32(self.high)
+        if float(low) < self.low:
+            low = np.nextafter(low, np.float32(np.inf))
+        if float(high) > self.high:
+            high = np.nextafter(high, np.float32(-np.inf))
+        return low, high
+
+    @property
+    def log_cardinality(self) -> float:
+        """Inf, but for a range of a single number."""
+        return 0.0 if self.bounds[0] == self.bounds[1] else math.inf
+
+    def decisions(self, genotype: Array, local: bool = False) -> int:
+        """The number is one node."""
+        del genotype
+        return int(not local or self.bounds[0] < self.bounds[1])
+
+    def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
+        """Draw float32 `shape` uniformly."""
+        return self._at(jax.random.uniform(key, shape))
+
+    def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
+        """Draw the number again; with `local` move it by a normal tenth of the range."""
+        low, high = self.bounds
+        if not local:
+            return self.sample(key)
+        if low == high:
+            return genotype
+        moved = (genotype - low) / (high - low) + 0.1 * jax.random.normal(key)
+        moved = self._at(jnp.abs(1.0 - jnp.abs(1.0 - moved) % 2.0))  # reflected at both ends
+        # In a range of few float32 it may be rounded to where it was.
+        return jnp.where(moved != genotype, moved, jnp.where(genotype == low, high, low))
+
+    def crossover(self, key: Key, first: Array, second: Array) -> Array:
+        """Take either parent's number with probability 1/2."""
+        return jnp.where(jax.random.bernoulli(key), first, second)
+
+    def validate(self, genotype: Array) -> None:
+        """Raise ValueError unless `genotype` is one float32 in the range."""
+        value = np.asarray(genotype)
+        if value.shape != () or value.dtype != np.float32:
+            raise ValueError(
+                f"a FloatRange genotype must be float32 of shape (), got {value.dtype} of shape "
+                f"{value.shape}."
+            )
+        if not self.low <= float(value) <= self.high:
+            raise ValueError(f"a number must be in [{self.low:g}, {self.high:g}], got {value}.")
+
+    def _at(self, share: Array) -> Array:
+        """Return what lies at a share in [0, 1] of the range."""
+        low, high = self.bounds
+        return jnp.clip(low + share * (high - low), low, high)
+
+
+def _another(key: Key, value: Array, number: int) -> Array:
+    """Draw uniformly from [0, number) without `value`."""
+    drawn = jax.random.randint(key, (), 0, number - 1)
+    return drawn + (drawn >= value).astype(jnp.int32)
+
+
+def _occurrence(values: Array) -> Array:
+    """Return for each of ascending values [k] how many equal ones come before it."""
+    return jnp.arange(values.size) - jnp.searchsorted(values, values).astype(jnp.int32)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return max(0.0, math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1))
+
+
+def _as_integers(name: str, value: Array | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(

@@ -2,29 +2,47 @@
 
 from typing import Protocol, runtime_checkable
 
-from esenas_jax.types import Genotype, Key
+from esenas_jax.types import Array, Genotype, Key
 
 
 @runtime_checkable
 class Space(Protocol):
     """A frozen, hashable description of a set of architectures.
 
-    A genotype is a pytree of int32 arrays of fixed shapes. `mutate` follows PyGlove's `Uniform`
-    mutator: one decision node, drawn uniformly over the `num_decisions` of the whole space, is
-    redrawn (PyGlove 0.4.5, `pyglove.ext.evolution.mutators`).
+    A genotype is a pytree of int32 and float32 arrays of fixed shapes. What it holds for choices
+    that were not asked (see `Conditional`) is 0, so that equal architectures are equal arrays.
+    `str` of a space is a short description of it, for people.
     """
 
     @property
-    def num_decisions(self) -> int:
-        """Decision nodes that `mutate` chooses among."""
+    def log_cardinality(self) -> float:
+        """Natural logarithm of the number of architectures; inf where there is a float."""
+        ...
+
+    def decisions(self, genotype: Genotype, local: bool = False) -> int | Array:
+        """Count the decision nodes of a genotype that `mutate` chooses among.
+
+        An int where all genotypes have as many, an int32 [] where it depends on choices made.
+        """
         ...
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Genotype:
-        """Draw uniformly; `shape` is put before the shape of every array of the genotype."""
+        """Draw every choice uniformly; `shape` is put before the shape of every array.
+
+        All architectures have the same probability, except where PyGlove's random generator does
+        not give them that either: options with many choices of their own are no more likely than
+        others, and a set with repetition is drawn item by item.
+        """
         ...
 
-    def mutate(self, key: Key, genotype: Genotype) -> Genotype:
-        """Redraw one decision node of one genotype."""
+    def mutate(self, key: Key, genotype: Genotype, local: bool = False) -> Genotype:
+        """Change one decision node of one genotype, drawn uniformly over its `decisions`.
+
+        By default the node is redrawn, with all that hangs on it, as PyGlove's `Uniform` mutator
+        does (PyGlove 0.4.5, `pyglove.ext.evolution.mutators`): it may come out as it was. With
+        `local` a single value changes, and always does: the result is another genotype wherever
+        the space has another one.
+        """
         ...
 
     def crossover(self, key: Key, first: Genotype, second: Genotype) -> Genotype:

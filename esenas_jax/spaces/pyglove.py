@@ -1,0 +1,419 @@
+"""To PyGlove and back: search spaces, DNA, and the objects that architectures stand for.
+
+Nothing here is compiled by JAX, and nothing of PyGlove is built before it is asked for: the
+specification of a large `sublist_of` takes PyGlove minutes (64 of 736 items, 50 s).
+"""
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pyglove as pg
+
+from esenas_jax.spaces.choices import FloatRange, OneOf, SubsetOf
+from esenas_jax.spaces.compositions import Product, Repeat
+from esenas_jax.spaces.conditional import Chosen, Conditional
+from esenas_jax.spaces.space import Space
+from esenas_jax.types import Genotype
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A search space in both languages.
+
+    Attributes:
+        space: for devices.
+        spec: PyGlove's specification of it.
+        template: the user's own object with choices in it, if that is where it came from.
+    """
+
+    space: Space
+    spec: pg.DNASpec
+    template: Any = None
+
+    def to_dna(self, genotype: Genotype) -> pg.DNA:
+        """Return the DNA of a genotype, with the specification attached."""
+        return to_dna(self.space, genotype).use_spec(self.spec)
+
+    def from_dna(self, dna: pg.DNA) -> Genotype:
+        """Return the genotype of a DNA, as NumPy arrays.
+
+        Raises:
+            ValueError: if it is the DNA of another space.
+        """
+        return from_dna(self.space, dna)
+
+    def materialize(self, genotype: Genotype) -> Any:
+        """Return the user's own object for an architecture: their template, its choices made.
+
+        Raises:
+            ValueError: if the space came from a specification, which has no object.
+        """
+        if self.template is None:
+            raise ValueError(
+                "materialize needs the template that the space came from, and it came from a "
+                "DNASpec: give from_pyglove the object that has the choices in it."
+            )
+        return self.template.decode(self.to_dna(genotype))
+
+
+def from_pyglove(value: Any) -> Translation:
+    """Compile a PyGlove search space: any combination of its decisions, nested and conditional.
+
+    `oneof`, `manyof`, `sublist_of`, `permutate` and `floatv` become `OneOf`, `SubsetOf` and
+    `FloatRange`; candidates with choices of their own make them `Conditional`. Several decisions
+    become a `Product` of an OrderedDict from their paths in the template ("layers[0].width"). Equal
+    ones in a row whose paths differ in their last number only become one `Repeat` ("ops[0]" to
+    "ops[7]" are "ops"), so that a network's worth of choices is one array.
+
+    Args:
+        value: an object with PyGlove's choices in it, or the `pg.DNASpec` of one.
+
+    Raises:
+        ValueError: if a decision cannot be compiled (custom ones); it is named.
+
+    Example:
+        >>> import pyglove as pg
+        >>> translation = from_pyglove(pg.Dict(width=pg.oneof([8, 16]), rate=pg.floatv(0.0, 1.0)))
+        >>> print(translation.space)
+        {width: 1 of 2, rate: [0, 1]}
+        >>> import jax
+        >>> genotype = translation.space.sample(jax.random.key(0))
+        >>> translation.materialize(genotype).width in (8, 16)
+        True
+    """
+    if isinstance(value, pg.DNASpec):
+        return Translation(_compile(_elements(value)), value)
+    template = pg.template(value)
+    spec = template.dna_spec()
+    return Translation(_compile(_elements(spec)), spec, template)
+
+
+def to_pyglove(space: Space) -> pg.DNASpec:
+    """Return PyGlove's specification of a space, its candidates without meaning.
+
+    Raises:
+        TypeError: if it is a space of another kind than those of this package.
+    """
+    points = list(_points(space, ""))
+    if len(points) == 1 and not points[0].location:
+        return points[0]
+    return pg.geno.space(points)
+
+
+def to_dna(space: Space, genotype: Genotype) -> pg.DNA:
+    """Return the DNA of a genotype, without a specification: fast, whatever the space's size.
+
+    Raises:
+        ValueError: if the genotype is none of the space.
+    """
+    genotype = jax.tree.map(np.asarray, genotype)
+    space.validate(genotype)
+    return _joined(list(_to_nodes(space, genotype)))
+
+
+def from_dna(space: Space, dna: pg.DNA) -> Genotype:
+    """Return the genotype of a DNA, as NumPy arrays; floats are rounded to float32.
+
+    Raises:
+        ValueError: if it is the DNA of another space.
+    """
+    number = _number_of_nodes(space)
+    if number == 1:
+        nodes = [dna]
+    elif len(dna.children) == number:  # PyGlove does not look at its value either
+        nodes = list(dna.children)
+    else:
+        raise ValueError(f"the DNA of this space must have {number} decisions, got {dna}.")
+    return _from_nodes(space, iter(nodes), "")
+
+
+def dumps(space: Space, genotype: Genotype) -> str:
+    """Return an architecture as PyGlove's JSON, which `pg.from_json_str` reads as a DNA.
+
+    Raises:
+        ValueError: if the genotype is none of the space.
+    """
+    return pg.to_json_str(to_dna(space, genotype))
+
+
+def loads(space: Space, text: str) -> Genotype:
+    """Return the architecture in PyGlove's JSON of a DNA, as NumPy arrays.
+
+    Raises:
+        ValueError: if it is not one of this space.
+    """
+    dna = pg.from_json_str(text)
+    if not isinstance(dna, pg.DNA):
+        raise ValueError(f"the JSON must be that of a pg.DNA, got a {type(dna).__name__}.")
+    return from_dna(space, dna)
+
+
+# --- spaces ---------------------------------------------------------------------------------------
+
+
+def _elements(spec: pg.DNASpec) -> list[pg.DNASpec]:
+    return list(spec.elements) if isinstance(spec, pg.geno.Space) else [spec]
+
+
+def _compile(elements: list[pg.DNASpec]) -> Space:
+    if not elements:
+        return Repeat(OneOf(1), 0)
+    named = [(str(element.location), _compile_one(element)) for element in elements]
+    parts: OrderedDict[str, Space] = OrderedDict()
+    for (stem, one), group in itertools.groupby(named, key=lambda n: (_stem(n[0]), n[1])):
+        paths = [path for path, _ in group]
+        name, space = (paths[0], one) if len(paths) == 1 else (stem, Repeat(one, len(paths)))
+        while name in parts:  # a specification by hand may leave locations out
+            name += "'"
+        parts[name] = space
+    if list(parts) == [""]:
+        return parts[""]
+    return Product(parts)
+
+
+def _stem(path: str) -> str:
+    """Return a path without its last number: of an entry of a list, that of the list."""
+    return re.sub(r"(\[\d+\]|\d+)$", "", path)
+
+
+def _compile_one(element: pg.DNASpec) -> Space:
+    match element:
+        case pg.geno.Float():
+            return FloatRange(float(element.min_value), float(element.max_value))
+        case pg.geno.Choices():
+            inner = [list(candidate.elements) for candidate in element.candidates]
+            options = [_compile(below) if below else None for below in inner]
+            number = len(options)
+            choice = OneOf(number)
+            if element.num_choices > 1:
+                choice = SubsetOf(
+                    number,
+                    element.num_choices,
+                    distinct=element.distinct,
+                    ordered=not element.sorted,
+                )
+            return Conditional(options, choice) if any(inner) else choice
+    raise ValueError(
+        f"a {type(element).__name__} cannot be compiled, at {str(element.location)!r}: it must be "
+        "oneof, manyof, sublist_of, permutate or floatv."
+    )
+
+
+def _points(space: Space, at: str) -> Iterator[pg.DNASpec]:
+    """Yield the decisions of a space, in the order of their arrays."""
+    where: dict[str, Any] = {"location": pg.KeyPath.parse(at)}
+    match space:
+        case OneOf():
+            yield pg.geno.oneof([pg.geno.constant()] * space.num_categories, **where)
+        case SubsetOf():
+            yield _many(space, [pg.geno.constant() for _ in range(space.num_items)], where)
+        case FloatRange():
+            yield pg.geno.floatv(space.low, space.high, **where)
+        case Conditional():
+            options: list[pg.DNASpec] = [
+                pg.geno.constant() if o is None else pg.geno.space(list(_points(o, "")))
+                for o in space.options
+            ]
+            if isinstance(space.choice, OneOf):
+                yield pg.geno.oneof(options, **where)
+            else:
+                yield _many(space.choice, options, where)
+        case Repeat():
+            for i in range(space.times):
+                yield from _points(space.space, f"{at}[{i}]")
+        case Product():
+            for name, leaf in zip(space.names, space.leaves, strict=True):
+                yield from _points(leaf, f"{at}.{name}" if at else name)
+        case _:
+            raise TypeError(f"PyGlove has no form of {space!r}.")
+
+
+def _many(choice: SubsetOf, options: list[pg.DNASpec], where: dict[str, Any]) -> pg.DNASpec:
+    if choice.num_chosen == 1:
+        return pg.geno.oneof(options, **where)
+    return pg.geno.manyof(
+        choice.num_chosen,
+        options,
+        distinct=choice.distinct,
+        sorted=not choice.ordered,
+        **where,
+    )
+
+
+# --- genotypes ------------------------------------------------------------------------------------
+
+
+def _joined(nodes: list[pg.DNA]) -> pg.DNA:
+    return nodes[0] if len(nodes) == 1 else pg.DNA(None, nodes)
+
+
+def _number_of_nodes(space: Space) -> int:
+    match space:
+        case Repeat():
+            return space.times * _number_of_nodes(space.space) if space.times else 0
+        case Product():
+            return sum(_number_of_nodes(leaf) for leaf in space.leaves)
+    return 1
+
+
+def _to_nodes(space: Space, genotype: Genotype) -> Iterator[pg.DNA]:
+    """Yield a node for every decision that does not depend on another."""
+    match space:
+        case OneOf():
+            yield pg.DNA(int(genotype))
+        case FloatRange():
+            yield pg.DNA(float(genotype))
+        case SubsetOf():
+            yield _set_node([pg.DNA(int(item)) for item in genotype])
+        case Conditional():
+            if isinstance(space.choice, OneOf):
+                yield _option_node(space, int(genotype.index), genotype.inner)
+            else:
+                copies = [
+                    jax.tree.map(lambda x, i=i: x[i], genotype.inner)
+                    for i in range(len(genotype.index))
+                ]
+                pairs = zip(genotype.index, copies, strict=True)
+                yield _set_node([_option_node(space, int(j), inner) for j, inner in pairs])
+        case Repeat():
+            for i in range(space.times):
+                yield from _to_nodes(space.space, jax.tree.map(lambda x, i=i: x[i], genotype))
+        case Product():
+            parts = space.structure.flatten_up_to(genotype)
+            for leaf, part in zip(space.leaves, parts, strict=True):
+                yield from _to_nodes(leaf, part)
+        case _:
+            raise TypeError(f"PyGlove has no form of {space!r}.")
+
+
+def _set_node(items: list[pg.DNA]) -> pg.DNA:
+    return items[0] if len(items) == 1 else pg.DNA(None, items)
+
+
+def _option_node(space: Conditional, chosen: int, inner: tuple[Genotype, ...]) -> pg.DNA:
+    option = space.options[chosen]
+    if option is None:
+        return pg.DNA(chosen)
+    return pg.DNA(chosen, [_joined(list(_to_nodes(option, inner[chosen])))])
+
+
+def _from_nodes(space: Space, nodes: Iterator[pg.DNA], at: str) -> Genotype:
+    """Read as many nodes as the space has."""
+    match space:
+        case OneOf():
+            return np.int32(_item(next(nodes), space.num_categories, at, leaf=True))
+        case FloatRange():
+            return _number(next(nodes), space, at)
+        case SubsetOf():
+            items = _items(next(nodes), space, at)
+            index = np.array([_item(d, space.num_items, at, leaf=True) for d in items], np.int32)
+            return _checked(space, index, at)
+        case Conditional():
+            return _from_option_nodes(space, next(nodes), at)
+        case Repeat():
+            if not space.times:
+                return _zeros(space)
+            copies = [_from_nodes(space.space, nodes, f"{at}[{i}]") for i in range(space.times)]
+            return jax.tree.map(lambda *x: np.stack(x), *copies)
+        case Product():
+            paths = [f"{at}.{name}" if at else name for name in space.names]
+            leaves = zip(space.leaves, paths, strict=True)
+            return space.structure.unflatten([_from_nodes(s, nodes, path) for s, path in leaves])
+    raise TypeError(f"PyGlove has no form of {space!r}.")
+
+
+def _from_option_nodes(space: Conditional, node: pg.DNA, at: str) -> Chosen:
+    choice = space.choice
+    one = isinstance(choice, OneOf)
+    items = [node] if one else _items(node, choice, at)
+    number = len(space.options)
+    index = np.array([_item(d, number, at, leaf=False) for d in items], np.int32)
+    inner: Any = [() if o is None else _zeros(Repeat(o, len(items))) for o in space.options]
+    for place, (j, item) in enumerate(zip(index, items, strict=True)):
+        option = space.options[j]
+        below = f"{at}={j}"
+        if option is None:
+            if item.children:
+                raise _wrong(at, f"option {j} carries no choices", item)
+            continue
+        try:
+            carried = from_dna(option, pg.DNA(None, [c.clone(deep=True) for c in item.children]))
+        except ValueError as error:
+            raise ValueError(f"{below}: {error}") from None
+        jax.tree.map(functools.partial(_put, place), inner[j], carried)
+    chosen: Any = (index, tuple(inner))
+    if isinstance(choice, SubsetOf):
+        _checked(choice, index, at)
+    else:
+        chosen = jax.tree.map(lambda x: x[0], chosen)
+    return Chosen(*chosen)
+
+
+def _put(place: int, block: np.ndarray, value: np.ndarray) -> None:
+    block[place] = value
+
+
+def _zeros(space: Space) -> Genotype:
+    """Return a genotype of zeros, which need not be one of the space."""
+    match space:
+        case OneOf():
+            return np.zeros((), np.int32)
+        case FloatRange():
+            return np.zeros((), np.float32)
+        case SubsetOf():
+            return np.zeros(space.num_chosen, np.int32)
+        case Conditional():
+            index = _zeros(space.choice)
+            inner = tuple(() if o is None else _zeros(o) for o in space.options)
+            if index.ndim:
+                inner = jax.tree.map(lambda x: np.zeros((index.size, *x.shape), x.dtype), inner)
+            return Chosen(index, inner)
+        case Repeat():
+            one = _zeros(space.space)
+            return jax.tree.map(lambda x: np.zeros((space.times, *x.shape), x.dtype), one)
+        case Product():
+            return space.structure.unflatten([_zeros(leaf) for leaf in space.leaves])
+    raise TypeError(f"PyGlove has no form of {space!r}.")
+
+
+def _items(node: pg.DNA, choice: SubsetOf, at: str) -> list[pg.DNA]:
+    if choice.num_chosen == 1:
+        return [node]
+    if len(node.children) != choice.num_chosen:
+        raise _wrong(at, f"{choice.num_chosen} items must be chosen", node)
+    return list(node.children)
+
+
+def _item(node: pg.DNA, number: int, at: str, leaf: bool) -> int:
+    if not isinstance(node.value, int) or not 0 <= node.value < number:
+        raise _wrong(at, f"a choice must be an integer in [0, {number - 1}]", node)
+    if leaf and node.children:
+        raise _wrong(at, f"option {node.value} carries no choices", node)
+    return node.value
+
+
+def _number(node: pg.DNA, space: FloatRange, at: str) -> np.float32:
+    if not isinstance(node.value, float) or not space.low <= node.value <= space.high:
+        raise _wrong(at, f"a number must be a float in {space}", node)
+    if node.children:
+        raise _wrong(at, "a number carries no choices", node)
+    return np.clip(np.float32(node.value), *space.bounds)
+
+
+def _checked(space: SubsetOf, index: np.ndarray, at: str) -> np.ndarray:
+    try:
+        space.validate(index)
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}" if at else str(error)) from None
+    return index
+
+
+def _wrong(at: str, must: str, node: pg.DNA) -> ValueError:
+    return ValueError(f"{at}: {must}, got {node}." if at else f"{must}, got {node}.")

@@ -1,0 +1,545 @@
+"""Spaces against PyGlove itself: what is in them, how they mutate, and the way there and back."""
+
+import collections
+import functools
+import itertools
+import math
+import random
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyglove as pg
+import pytest
+
+from esenas_jax.spaces import (
+    Chosen,
+    Conditional,
+    FloatRange,
+    OneOf,
+    Product,
+    Repeat,
+    SubsetOf,
+    permutation,
+)
+from esenas_jax.spaces.pyglove import dumps, from_dna, from_pyglove, loads, to_dna, to_pyglove
+from tests.spaces_test import disagreement, sigmas
+
+DRAWS = 20_000
+
+
+def many(k, candidates, distinct, in_order):
+    return pg.manyof(k, candidates, choices_distinct=distinct, choices_sorted=not in_order)
+
+
+def make_templates():
+    return {
+        "set": pg.sublist_of(2, range(4), choices_sorted=True),
+        "sequence": many(2, range(4), distinct=True, in_order=True),
+        "multiset": many(3, range(3), distinct=False, in_order=False),
+        "digits": many(2, range(3), distinct=False, in_order=True),
+        "permutation": pg.permutate(range(3)),
+        "one conditional": pg.oneof([0, pg.oneof(range(3)), pg.Dict(a=pg.oneof([1, 2]), b=0)]),
+        "nested": pg.Dict(
+            first=pg.oneof([pg.oneof([1, pg.oneof([2, 3])]), 5]),
+            rest=pg.List([pg.oneof([True, False]), pg.oneof([True, False])]),
+        ),
+        "conditional set": many(
+            2, [pg.oneof([0, 1]), 7, pg.sublist_of(2, range(3), choices_sorted=True)], True, False
+        ),
+        "conditional multiset": many(2, [pg.oneof([0, 1]), 7], distinct=False, in_order=False),
+        "conditional sequence": pg.Dict(
+            x=many(2, [pg.oneof([0, 1]), 7, 8], distinct=True, in_order=True), y=pg.oneof([1, 2])
+        ),
+        "conditional permutation": pg.permutate([pg.oneof([0, 1]), 7]),
+    }
+
+
+TEMPLATES = make_templates()
+over_templates = pytest.mark.parametrize("name", TEMPLATES)
+
+
+@functools.cache
+def translation(name):
+    return from_pyglove(TEMPLATES[name])
+
+
+@functools.cache
+def all_dnas(name):
+    return list(translation(name).spec.iter_dna())
+
+
+def frozen(genotype):
+    """A genotype as something that can be counted."""
+    return tuple(tuple(np.ravel(x).tolist()) for x in jax.tree.leaves(genotype))
+
+
+def each(genotypes):
+    """Genotypes with a leading axis, frozen one by one."""
+    rows = [np.asarray(x).reshape(len(x), -1).tolist() for x in jax.tree.leaves(genotypes)]
+    return [tuple(tuple(row) for row in rows) for rows in zip(*rows, strict=True)]
+
+
+@functools.cache
+def family(name):
+    """Draws, mutants, local mutants and children, compiled once a space."""
+    space = translation(name).space
+
+    def one(key, first, second):
+        keys = jax.random.split(key, 4)
+        return (
+            space.sample(keys[0]),
+            space.mutate(keys[1], first),
+            space.mutate(keys[2], first, local=True),
+            space.crossover(keys[3], first, second),
+        )
+
+    return jax.jit(
+        lambda key, first, second: jax.vmap(one)(jax.random.split(key, DRAWS), first, second)
+    )
+
+
+def several(genotype):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (DRAWS, *np.shape(x))), genotype)
+
+
+@functools.cache
+def drawn(name):
+    """Samples, their mutants, local mutants, and children with other samples."""
+    any_one = several(from_dna(translation(name).space, all_dnas(name)[0]))
+    first, *_ = family(name)(jax.random.key(0), any_one, any_one)
+    second, *_ = family(name)(jax.random.key(1), any_one, any_one)
+    _, *made = family(name)(jax.random.key(2), first, second)
+    return (first, second, *made)
+
+
+# ------------------------------------------------------------------------------- the same space
+
+
+@over_templates
+def test_the_arrays_are_exactly_pygloves_architectures(name):
+    made = translation(name)
+    everything = {frozen(made.from_dna(dna)): dna for dna in all_dnas(name)}
+    assert len(everything) == len(all_dnas(name)) == made.spec.space_size
+    assert math.exp(made.space.log_cardinality) == pytest.approx(made.spec.space_size)
+    # Of all arrays with entries from one below the smallest choice to one above the largest,
+    # `validate` accepts those and no others.
+    like = made.from_dna(all_dnas(name)[0])
+    leaves, structure = jax.tree.flatten(like)
+    size = sum(np.size(x) for x in leaves)
+    values = range(-1, 5) if size <= 5 else range(3)
+    accepted = set()
+    for flat in itertools.product(values, repeat=size):
+        parts = np.split(np.array(flat, np.int32), np.cumsum([np.size(x) for x in leaves])[:-1])
+        genotype = structure.unflatten(
+            [part.reshape(np.shape(x)) for part, x in zip(parts, leaves, strict=True)]
+        )
+        try:
+            made.space.validate(genotype)
+        except ValueError:
+            continue
+        accepted.add(frozen(genotype))
+    assert accepted == set(everything)
+
+
+@over_templates
+def test_every_draw_mutant_and_child_is_one_of_them(name):
+    made = translation(name)
+    everything = {frozen(made.from_dna(dna)) for dna in all_dnas(name)}
+    for genotypes in drawn(name):
+        assert all(x.dtype in (jnp.int32, jnp.float32) for x in jax.tree.leaves(genotypes))
+        assert set(each(genotypes)) <= everything
+    assert set(each(drawn(name)[0])) == everything
+
+
+@pytest.mark.parametrize("name", ["multiset", "nested", "conditional set", "conditional multiset"])
+def test_draws_are_distributed_as_pygloves(name):
+    made = translation(name)
+    rng = random.Random(3)
+    theirs = collections.Counter(
+        frozen(made.from_dna(pg.random_dna(made.spec, rng, attach_spec=False))) for _ in range(500)
+    )
+    ours = collections.Counter(each(drawn(name)[0]))
+    assert disagreement(ours, theirs) < 5
+
+
+# ------------------------------------------------------------------------------------- mutation
+
+
+@pytest.mark.parametrize("number", [400, pytest.param(DRAWS, marks=pytest.mark.slow)])
+@over_templates
+def test_mutants_are_distributed_as_pygloves(name, number):
+    made = translation(name)
+    # An architecture that has as much below its choices as there is.
+    parent = max(all_dnas(name), key=lambda dna: len(dna.to_numbers()))
+    genotype = several(made.from_dna(parent))
+    _, mutants, _, _ = family(name)(jax.random.key(10), genotype, genotype)
+    ours = collections.Counter(each(mutants))
+    theirs = collections.Counter(pygloves_mutants(made, parent, number))
+    # A cell that either side sees only by luck is no disagreement.
+    for cell in [cell for cell in ours | theirs if ours[cell] + theirs[cell] < 12]:
+        del ours[cell], theirs[cell]
+    assert disagreement(ours, theirs) < 5
+
+
+def pygloves_mutants(made, parent, number):
+    uniform = pg.evolution.mutators.Uniform(seed=1)
+    random.seed(1)
+    parent.use_spec(made.spec)
+    return [frozen(made.from_dna(uniform.mutate(parent))) for _ in range(number)]
+
+
+@over_templates
+def test_a_local_mutation_always_changes_something_and_little(name):
+    first, _, _, local, _ = drawn(name)
+    pairs = set(zip(each(first), each(local), strict=True))
+    assert all(a != b for a, b in pairs)
+    if not any(isinstance(x, Conditional) for x in parts_of(translation(name).space)):
+        # One item of one set is another, or two of a permutation have changed places.
+        for a, b in pairs:
+            gone = sum((collections.Counter(sum(a, ())) - collections.Counter(sum(b, ()))).values())
+            places = sum(x != y for x, y in zip(sum(a, ()), sum(b, ()), strict=True))
+            assert gone == 1 or (gone == 0 and places == 2)
+
+
+@over_templates
+def test_local_mutations_reach_everything(name):
+    first, _, _, local, _ = drawn(name)
+    following = collections.defaultdict(set)
+    for a, b in zip(each(first), each(local), strict=True):
+        following[a].add(b)
+    reached, new = set(), {each(first)[0]}
+    while new:
+        reached |= new
+        new = set().union(*(following[a] for a in new)) - reached
+    assert reached == {frozen(translation(name).from_dna(dna)) for dna in all_dnas(name)}
+
+
+def parts_of(space):
+    yield space
+    match space:
+        case Product():
+            yield from itertools.chain(*map(parts_of, space.leaves))
+        case Repeat():
+            yield from parts_of(space.space)
+        case Conditional():
+            yield from itertools.chain(*(parts_of(o) for o in space.options if o is not None))
+
+
+def test_a_number_moves_within_its_range_and_never_stays():
+    few = FloatRange(1.0, float(np.nextafter(np.float32(1), np.float32(2))))  # two float32
+    for space in (FloatRange(-2.0, 3.0), few, FloatRange(0.1, 0.7)):
+        keys = jax.random.split(jax.random.key(0), DRAWS)
+        start = jax.jit(jax.vmap(space.sample))(keys)
+        local = jax.jit(jax.vmap(lambda k, x, s=space: s.mutate(k, x, local=True)))(keys, start)
+        redrawn = jax.jit(jax.vmap(space.mutate))(keys, start)
+        for x in (start, local, redrawn):
+            assert x.dtype == jnp.float32
+            assert float(x.min()) >= space.low
+            assert float(x.max()) <= space.high
+        assert (local != start).all()
+    # Uniform, and moved by a tenth of the range, 0.06, less what the reflections take.
+    start, local = (np.asarray(x, np.float64) for x in (start, local))
+    counts, _ = np.histogram(start, 20, (0.1, 0.7))
+    assert sigmas(np.sum((counts - DRAWS / 20) ** 2 / (DRAWS / 20)), 19) < 5
+    assert 0.045 < np.std(local - start) < 0.055
+    assert FloatRange(2.0, 2.0).decisions(2.0, local=True) == 0
+
+
+# ------------------------------------------------------------------------------------ crossover
+
+
+@over_templates
+def test_children_keep_what_their_parents_share_and_invent_nothing(name):
+    first, second, _, _, children = drawn(name)
+    same = several(jax.tree.map(lambda x: x[0], first))
+    *_, of_the_same = family(name)(jax.random.key(5), same, same)
+    assert set(each(of_the_same)) == {each(same)[0]}
+    space = translation(name).space
+    trees = list(zip(*(unstacked(space, x, 300) for x in (first, second, children)), strict=True))
+    for a, b, child in trees:
+        inherits(space, a, b, child)
+    assert any(frozen(c) not in (frozen(a), frozen(b)) for a, b, c in trees) or name in (
+        "permutation", "conditional permutation", "digits", "multiset", "one conditional",
+        "conditional multiset",
+    )  # fmt: skip
+
+
+def unstacked(space, genotypes, number):
+    host = jax.tree.map(np.asarray, genotypes)
+    return [jax.tree.map(lambda x, i=i: x[i], host) for i in range(number)]
+
+
+def inherits(space, first, second, child):
+    """Assert that what is in a child is in a parent, and what is in both is in it."""
+    match space:
+        case OneOf() | FloatRange():
+            assert child in (first, second)
+        case SubsetOf():
+            a, b, c = (collections.Counter(np.asarray(x).tolist()) for x in (first, second, child))
+            if space.distinct or not space.ordered:
+                assert a & b <= c <= a | b
+            if space.ordered:
+                agree = first == second
+                assert (child[agree] == first[agree]).all()
+                if not space.distinct:
+                    assert ((child == first) | (child == second)).all()
+        case Repeat():
+            for i in range(space.times):
+                inherits(
+                    space.space,
+                    *(jax.tree.map(lambda x, i=i: x[i], g) for g in (first, second, child)),
+                )
+        case Product():
+            parts = (space.structure.flatten_up_to(g) for g in (first, second, child))
+            for leaf, a, b, c in zip(space.leaves, *parts, strict=True):
+                inherits(leaf, a, b, c)
+        case Conditional():
+            inherits(space.choice, first.index, second.index, child.index)
+            for j, option in enumerate(space.options):
+                if option is None:
+                    continue
+                carried = [
+                    [
+                        jax.tree.map(
+                            lambda x, i=i: np.atleast_1d(x)[i] if one else x[i], g.inner[j]
+                        )
+                        for i in np.flatnonzero(np.atleast_1d(g.index) == j)
+                    ]
+                    if not (one := np.ndim(g.index) == 0)
+                    else ([g.inner[j]] if g.index == j else [])
+                    for g in (first, second, child)
+                ]
+                a, b, c = carried
+                if len(a) == len(b) == len(c) == 1:
+                    inherits(option, a[0], b[0], c[0])
+                elif len(c) == 1 and len(a) + len(b) == 1:
+                    assert frozen(c[0]) == frozen((a or b)[0])
+
+
+# --------------------------------------------------------------------------- there and back again
+
+
+def float32s(low, high):
+    return st.floats(low, high, width=32, allow_subnormal=False)
+
+
+@st.composite
+def templates(draw, depth=3):
+    """Any nesting of PyGlove's decisions, containers and constants."""
+    kind = draw(
+        st.sampled_from(["float", "one", "many", "permutation"] + ["dict", "list"] * (depth > 1))
+    )
+    if kind == "float":
+        low, high = sorted((draw(float32s(-100, 100)), draw(float32s(-100, 100))))
+        return pg.floatv(low, high)
+    inner = st.integers(0, 9) | (templates(depth - 1) if depth > 1 else st.nothing())
+    if kind in ("dict", "list"):
+        items = draw(st.lists(inner, min_size=1, max_size=3))
+        if kind == "list":
+            return pg.List(items)
+        return pg.Dict({f"{name}": x for name, x in zip("zax", items, strict=False)})
+    candidates = draw(st.lists(inner, min_size=1, max_size=4))
+    if kind == "one":
+        return pg.oneof(candidates)
+    if kind == "permutation":
+        return pg.permutate(candidates)
+    distinct = draw(st.booleans())
+    k = draw(st.integers(1, len(candidates) if distinct else 4))
+    return many(k, candidates, distinct, draw(st.booleans()))
+
+
+def rounded(dna):
+    """The same DNA with floats that float32 has."""
+    value = float(np.float32(dna.value)) if isinstance(dna.value, float) else dna.value
+    return pg.DNA(value, [rounded(child) for child in dna.children])
+
+
+def drawn_by_hand(space, rng):
+    """A genotype, drawn without JAX."""
+    match space:
+        case OneOf():
+            return np.int32(rng.integers(space.num_categories))
+        case FloatRange():
+            return np.clip(np.float32(rng.uniform(space.low, space.high)), *space.bounds)
+        case SubsetOf():
+            items = rng.choice(space.num_items, space.num_chosen, replace=not space.distinct)
+            return (items if space.ordered else np.sort(items)).astype(np.int32)
+        case Repeat():
+            copies = [drawn_by_hand(space.space, rng) for _ in range(space.times)]
+            if not copies:
+                return np.zeros(0, np.int32)
+            return jax.tree.map(lambda *x: np.stack(x), *copies)
+        case Product():
+            return space.structure.unflatten([drawn_by_hand(leaf, rng) for leaf in space.leaves])
+        case Conditional():
+            index = drawn_by_hand(space.choice, rng)
+            inner = []
+            for j, option in enumerate(space.options):
+                copies = [
+                    jax.tree.map(lambda x, on=chosen == j: x * on, drawn_by_hand(option, rng))
+                    for chosen in (np.atleast_1d(index) if option is not None else ())
+                ]
+                stack = (lambda *x: np.stack(x)) if np.ndim(index) else (lambda x: x)
+                inner.append(jax.tree.map(stack, *copies) if copies else ())
+            as_typed = jax.tree.map(np.asarray, tuple(inner))
+            return Chosen(index, as_typed)
+
+
+@hypothesis.settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    phases=(hypothesis.Phase.generate,),  # a smaller example of a failure takes minutes to find
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+@hypothesis.given(templates(), st.integers(0, 2**32 - 1))
+def test_any_space_goes_there_and_back(template, seed):
+    made = from_pyglove(template)
+    rng = random.Random(seed)
+    if made.spec.is_constant:
+        return
+    for i in range(50):
+        dna = rounded(pg.random_dna(made.spec, rng, attach_spec=False))
+        genotype = made.from_dna(dna)
+        made.space.validate(genotype)
+        assert to_dna(made.space, genotype) == dna
+        made.spec.validate(to_dna(made.space, genotype))
+        if i < 10:
+            agree_on_a_wrong_one(made, dna, rng)
+        if i < 5:
+            by_hand = drawn_by_hand(made.space, np.random.default_rng(rng.randrange(2**32)))
+            made.space.validate(by_hand)
+            again = made.from_dna(made.to_dna(by_hand))
+            assert frozen(again) == frozen(by_hand)
+            assert frozen(loads(made.space, dumps(made.space, by_hand))) == frozen(by_hand)
+    # PyGlove's own form of our form is the same space again.
+    native = to_pyglove(made.space)
+    native.validate(to_dna(made.space, genotype))
+    assert native.space_size == made.spec.space_size
+    assert str(from_pyglove(native).space.log_cardinality) == str(made.space.log_cardinality)
+
+
+def agree_on_a_wrong_one(made, dna, rng):
+    """Change one value of a DNA: both accept it, or neither does."""
+    changed = dna.clone(deep=True)
+    nodes = list(pg.query(changed, where=lambda v: isinstance(v, pg.DNA)).values())
+    nodes = [n for n in [changed, *nodes] if n.value is not None] or [changed]
+    node = rng.choice(nodes)
+    wrong = rng.choice([0, 1, 2, 5, 0.5, 1e9])
+    node.rebind(value=wrong, skip_notification=True)
+    if rng.random() < 0.2:
+        node.children.append(pg.DNA(0))
+    accepted = {}
+    for who, check in (("pyglove", made.spec.validate), ("us", made.from_dna)):
+        try:
+            check(changed)
+            accepted[who] = True
+        except (ValueError, TypeError):
+            accepted[who] = False
+    assert accepted["us"] == accepted["pyglove"], (changed, made.spec)
+
+
+# ------------------------------------------------------------------------------------- sentences
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: from_dna(OneOf(3), pg.DNA(3)),
+            r"^a choice must be an integer in \[0, 2\], got DNA\(3\)\.$",
+        ),
+        (lambda: from_dna(OneOf(3), pg.DNA(-1)), r"in \[0, 2\], got DNA\(-1\)"),
+        (lambda: from_dna(OneOf(3), pg.DNA([0, 1])), r"in \[0, 2\], got DNA\(\[0, 1\]\)"),
+        (
+            lambda: from_dna(Product({"a": OneOf(2), "b": OneOf(2)}), pg.DNA([0, 1, 1])),
+            "the DNA of this space must have 2 decisions",
+        ),
+        (
+            lambda: from_dna(Product({"a": OneOf(2), "b": OneOf(2)}), pg.DNA([0, 7])),
+            r"^b: a choice must be an integer in \[0, 1\], got DNA\(7\)",
+        ),
+        (lambda: from_dna(SubsetOf(5, 2), pg.DNA([3])), "2 items must be chosen"),
+        (lambda: from_dna(SubsetOf(5, 2), pg.DNA([3, 3])), "distinct and ascending"),
+        (lambda: from_dna(FloatRange(0, 1), pg.DNA(2.0)), r"must be a float in \[0, 1\]"),
+        (lambda: from_dna(FloatRange(0, 1), pg.DNA(1)), r"must be a float in \[0, 1\]"),
+        (
+            lambda: from_dna(Conditional([None, OneOf(3)]), pg.DNA(1, [pg.DNA(4)])),
+            r"^=1: a choice must be an integer in \[0, 2\]",
+        ),
+        (lambda: to_dna(OneOf(3), np.int32(5)), r"a choice must be in \[0, 2\], got 5"),
+        (lambda: loads(OneOf(3), "[1]"), "the JSON must be that of a pg.DNA, got a List"),
+        (
+            lambda: from_pyglove(pg.geno.space([pg.geno.custom(location=pg.KeyPath("hash"))])),
+            "a CustomDecisionPoint cannot be compiled, at 'hash'",
+        ),
+        (
+            lambda: from_pyglove(to_pyglove(OneOf(2))).materialize(np.int32(0)),
+            "materialize needs the template",
+        ),
+        (lambda: FloatRange(1.0, 0.0), r"high must be in \[1, inf\], got 0.0"),
+        (lambda: FloatRange(0.1, 0.1), "a range must hold a float32"),
+        (lambda: FloatRange(-3e38, 3e38), "a range must hold a float32"),
+        (lambda: Conditional([None, OneOf(2)], OneOf(3)), "among the 2 options, got 1 of 3"),
+        (
+            lambda: Conditional([None, OneOf(2)]).validate(Chosen(np.int32(0), ((), np.int32(1)))),
+            "option 1: what it carries must be 0 where it is not chosen",
+        ),
+        (
+            lambda: Conditional([None, OneOf(2)]).validate(Chosen(np.int32(1), ((), np.int32(2)))),
+            r"option 1: a choice must be in \[0, 1\], got 2",
+        ),
+        (lambda: Conditional([None, OneOf(2)]).validate(np.int32(1)), "must be Chosen"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conditional([None, 3]), "an option must be a space or None, got 3"),
+        (lambda: Conditional([None], Repeat(OneOf(2), 2)), "must be OneOf or SubsetOf, got Repeat"),
+    ],
+)
+def test_a_conditional_is_made_of_spaces(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+# ------------------------------------------------------------------------- what it is like to use
+
+
+def test_a_space_says_what_it_is():
+    cell = pg.Dict(
+        edges=pg.sublist_of(6, range(30), choices_sorted=True),
+        ops=pg.List([pg.oneof(["tanh", "relu", "sin"]) for _ in range(8)]),
+        pooling=pg.oneof([None, pg.Dict(kind=pg.oneof(["max", "mean"]), width=pg.oneof([2, 3]))]),
+        rate=pg.floatv(0.0, 0.5),
+    )
+    made = from_pyglove(cell)
+    assert str(made.space) == (
+        "{edges: 6 of 30, ops: 8 x (1 of 3), pooling: 1 of 2 (1: {kind: 1 of 2, width: 1 of 2}), "
+        "rate: [0, 0.5]}"
+    )
+    genotype = made.space.sample(jax.random.key(0))
+    assert list(genotype) == ["edges", "ops", "pooling", "rate"]
+    found = made.materialize(genotype)
+    assert found.ops == [["tanh", "relu", "sin"][i] for i in genotype["ops"].tolist()]
+    assert found.edges == genotype["edges"].tolist()
+    assert (found.pooling is None) == (int(genotype["pooling"].index) == 0)
+    assert str(permutation(5)) == "a permutation of 5"
+    assert str(SubsetOf(9, 2, distinct=False, ordered=True)) == "2 of 9 in order with repetition"
+
+
+def test_a_large_native_space_is_written_without_pyglove_specifications():
+    space = Product({"colours": Repeat(OneOf(17), 736), "edges": SubsetOf(736, 64)})
+    genotype = drawn_by_hand(space, np.random.default_rng(0))
+    again = loads(space, dumps(space, genotype))
+    jax.tree.map(np.testing.assert_array_equal, again, genotype)
+    assert space.log_cardinality == pytest.approx(736 * math.log(17) + math.log(math.comb(736, 64)))
