@@ -32,6 +32,7 @@ from esenas_jax.tasks.task import Lens, Task
 from esenas_jax.types import (
     Array,
     Candidate,
+    Cost,
     Evaluation,
     Genotype,
     Key,
@@ -88,6 +89,10 @@ class Metrics(NamedTuple):
     fitness_min: Array
     return_without_bonus: Array  # mean over the exact evaluations
     episode_length: Array  # mean over the exact evaluations
+    edges: Array  # of their architectures, as `Cost` counts them: means, these too
+    weights: Array
+    bits: Array
+    entropy_bits: Array
     steps: Array  # int32, environment steps of this generation
     episodes: Array  # int32, of this generation
     failed: Array  # int32, candidates
@@ -299,10 +304,9 @@ def es_enas(
             info: [n], as proposed.
             evaluations: [n], `statistics` summed over them.
         """
+        costs = jax.vmap(policy.cost)(genotypes)
         scores: Scores = jax.vmap(objective.apply, (None, 0, 0))(
-            state.objective,
-            evaluations._replace(statistics=()),
-            jax.vmap(policy.cost)(genotypes),
+            state.objective, evaluations._replace(statistics=()), costs
         )
         valid = (
             jnp.isfinite(scores.strategy) & jnp.isfinite(scores.controller) & ~evaluations.failed
@@ -362,7 +366,7 @@ def es_enas(
         )
         return new_state, Metrics(
             generation=generation,
-            **_averages(scores, evaluations, valid, exact),
+            **_averages(scores, evaluations, costs, valid, exact),
             steps=jnp.sum(evaluations.steps, dtype=jnp.int32),
             episodes=jnp.int32(ids.size * task.episodes),
             failed=failed,
@@ -422,7 +426,7 @@ def _seen_through(given: tuple[Any, ...], i: Array) -> Lens:
 
 
 def _averages(
-    scores: Scores, evaluations: Evaluation, valid: Array, exact: Array
+    scores: Scores, evaluations: Evaluation, costs: Cost, valid: Array, exact: Array
 ) -> dict[str, Array]:
     return {
         "exact_mean": _mean(evaluations.episode_return, exact),
@@ -432,6 +436,10 @@ def _averages(
         "fitness_min": jnp.min(jnp.where(valid, scores.strategy, jnp.inf)),
         "return_without_bonus": _mean(evaluations.return_without_bonus, exact),
         "episode_length": _mean(evaluations.episode_length, exact),
+        **{
+            name: _mean(getattr(costs, name).astype(jnp.float32), exact)
+            for name in ("edges", "weights", "bits", "entropy_bits")
+        },
     }
 
 

@@ -8,12 +8,14 @@ an activation, an optimiser) is given by its name.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -78,11 +80,70 @@ def regression(
     )
 
 
+def magnitude_pruned(
+    obs_size: int,
+    hidden: Sequence[int],
+    action_size: int,
+    num_edges: int,
+    trained: str | Sequence[float] | None = None,
+    hidden_activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    output_activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    linear_first_hidden: bool = False,
+) -> Policy:
+    """The largest weights of a trained dense policy, given as the policy.npz of its run."""
+    return policies.magnitude_pruned(
+        obs_size,
+        hidden,
+        action_size,
+        num_edges,
+        trained_weights(trained)
+        if trained is None or isinstance(trained, str)
+        else np.asarray(trained, np.float32),
+        hidden_activation=hidden_activation,
+        output_activation=output_activation,
+        linear_first_hidden=linear_first_hidden,
+    )
+
+
+@functools.cache
+def trained_weights(path: str | None) -> np.ndarray:
+    """Return the weights in a run's policy.npz; a process that reads them again gets the same.
+
+    Raises:
+        ValueError: if there are none, in one sentence.
+    """
+    try:
+        if not path:
+            raise ValueError("no file is named")
+        with np.load(path) as file:
+            return file["weights"]
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"trained must be the policy.npz of a finished run with a dense policy, got {path!r}: "
+            f"{error}."
+        ) from error
+
+
 # What each section may name. The first arguments of policies (sizes) and controllers (the space)
 # come from the task and the policy, not from the config.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "task": {f.__name__: f for f in (environment, regression)},
-    "policy": {f.__name__: f for f in (policies.dense, policies.edge_pruned, policies.partitioned)},
+    "policy": {
+        f.__name__: f
+        for f in (
+            policies.dense,
+            policies.edge_pruned,
+            policies.independent_edges,
+            policies.residual_edges,
+            policies.boolean_mask,
+            policies.op_edges,
+            policies.partitioned,
+            policies.random_mask,
+            magnitude_pruned,
+            policies.toeplitz,
+            policies.circulant,
+        )
+    },
     "strategy": {f.__name__: f for f in (strategies.es, strategies.ars)},
     "noise": {
         f.__name__: f
@@ -116,7 +177,13 @@ _ACTIVATIONS = {
 }
 _INITIALIZERS = {
     f.__name__: f
-    for f in (policies.zeros, policies.uniform, policies.normal, policies.fan_in_normal)
+    for f in (
+        policies.zeros,
+        policies.uniform,
+        policies.normal,
+        policies.fan_in_normal,
+        policies.fan_out_normal,
+    )
 }
 
 

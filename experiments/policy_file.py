@@ -18,7 +18,7 @@ from esenas_jax.search import Search
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Genotype
-from experiments.build import build_policy
+from experiments.build import build_policy, trained_weights
 from experiments.workdir import write_whole
 
 
@@ -40,7 +40,10 @@ def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> N
         "obs_size": task.obs_size,
         "action_size": task.action_size,
     }
-    arrays: dict[str, Any] = {
+    arrays: dict[str, Any] = {}
+    if "trained" in config.policy:  # a file that may be gone one day: it is in this one
+        arrays["trained"] = trained_weights(config.policy.trained)
+    arrays |= {
         f"genotype_{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(chosen.genotype))
     }
     file = io.BytesIO()
@@ -64,6 +67,8 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array
     """
     arrays = _arrays(path)
     described = json.loads(str(arrays["config"]))
+    if "trained" in arrays:
+        described["policy"]["trained"] = arrays["trained"].tolist()
     policy = build_policy(described, described["obs_size"], described["action_size"])
     network = policy.bind(jnp.asarray(arrays["weights"]), _genotype(policy, arrays))
     mean, scale = jnp.asarray(arrays["normalizer_mean"]), jnp.asarray(arrays["normalizer_scale"])

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from esenas_jax.answer import Answer
+from esenas_jax.policies import Policy, matrix_weights
+from esenas_jax.policies.costs import WEIGHT_BITS
 from esenas_jax.search import Search
-from esenas_jax.types import Evaluation
+from esenas_jax.types import Cost, Evaluation
 from experiments.workdir import Workdir
 
 
@@ -29,12 +31,35 @@ def result(
     """Return the content of `result.json`, given the first and last rows of metrics."""
     return worth(found.report) | {
         "first_return_without_bonus": first["return_without_bonus"],
-        "edges": int(found.cost.edges),
+        **{
+            name: (float if name == "entropy_bits" else int)(value)
+            for name, value in found.cost._asdict().items()
+        },
         "possible_edges": search.policy.max_edges,
-        "weights": int(found.cost.weights),
+        "compression": compression(search.policy, found.cost),
         "generations": last["generation"] + 1,
         "env_steps": last["env_steps"],
         "episodes": last["episodes"],
+    }
+
+
+def compression(policy: Policy, cost: Cost) -> dict[str, dict[str, float]]:
+    """Return what matrices of the same layers take, and how many times as much that is.
+
+    Of dense, Toeplitz and circulant matrices: `weights`, `bits` at 32 a weight, and `times_weights`
+    and `times_bits`, above 1 where the architecture takes less. Weights may shrink and bits not: a
+    colouring takes bits of its own. {} for a policy that has no such layers.
+    """
+    if not policy.shapes:
+        return {}
+    return {
+        name: {
+            "weights": weights,
+            "bits": WEIGHT_BITS * weights,
+            "times_weights": weights / max(int(cost.weights), 1),
+            "times_bits": WEIGHT_BITS * weights / max(int(cost.bits), 1),
+        }
+        for name, weights in matrix_weights(policy.shapes).items()
     }
 
 
@@ -104,15 +129,12 @@ def summary(found: dict[str, Any], workdir: Workdir) -> str:
     origin = workdir.read("provenance.json")
     where = {
         "Devices": f"{origin['devices_used']} x {origin['device']}",
-        "Pictures": f"{workdir.path / 'report'}: curve.png, network.png",
+        "Pictures": f"{workdir.path / 'report'}: "
+        + ", ".join(sorted(path.name for path in (workdir.path / "report").glob("*.png"))),
     }
     if "runs" in found:
         return table(_settings(found) | where)
-    lines = measured(found, "on untouched seeds") | {
-        "Edges": f"{found['edges']} of {found['possible_edges']}, "
-        f"{found['weights']} distinct weights",
-    }
-    return table(lines | where)
+    return table(measured(found, "on untouched seeds") | costs(found) | where)
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, str]:
@@ -131,6 +153,7 @@ def _settings(found: Mapping[str, Any]) -> dict[str, str]:
         "Measured on": f"{best['report_episodes']} episodes a run on untouched seeds; "
         "[95 % interval of the mean over seeds]",
         "Best run": f"{found['best_run']} (seed {best['seed']}), in policy.npz; all in policies/",
+        **costs(best),
     }
 
 
@@ -158,6 +181,27 @@ def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:
         "Measured on": f"{found['report_episodes']} episodes {on}, ± standard error"
         + (f"; {failed} of them failed" if failed else "")
     }
+
+
+def costs(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the lines that say what an architecture costs: weights and bits, both."""
+    weights = f"{found['weights']:,} distinct weight{'s' * (found['weights'] != 1)}"
+    lines = {
+        "Edges": f"{found['edges']:,} of {found['possible_edges']:,}, {weights}; biases: "
+        f"{found['biases']:,}",
+        "Bits": f"{found['bits']:,} of weights and structure, {found['entropy_bits']:,.0f} when "
+        "the structure is entropy-coded",
+    }
+    for name, other in found["compression"].items():
+        lines[f"{name.capitalize()}, same layers"] = (
+            f"{other['weights']:,} weights, {_times(other['times_weights'])}; "
+            f"{other['bits']:,} bits, {_times(other['times_bits'])}"
+        )
+    return lines
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.3g} times as many"
 
 
 def table(lines: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import functions, lanes, memory, noise, scaling
+from benchmarks import policies as policies_benchmark
 from benchmarks.figures import intervals, new_panels
 from benchmarks.figures import lines as draw_lines
 from benchmarks.measure import Row
@@ -150,6 +151,26 @@ def test_tuning_takes_the_setting_with_the_least_loss_and_none_that_diverged():
         )
 
     assert noise.tuned(train) == pytest.approx(wanted)
+
+
+# --- policies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["edges", "colours"])
+def test_gathered_forms_are_the_policies_that_they_are_measured_against(form):
+    if form == "edges":
+        policy = policies.independent_edges(3, (4,), 2, (5, 3), bias_init=policies.zeros)
+        bind, apply = policies_benchmark.gathered_edges(policy)
+    else:
+        policy = policies.partitioned(3, (4,), 2, num_partitions=3)
+        bind, apply = policies_benchmark.looked_up_colours(policy)
+    params, genotypes = policies_benchmark.population(policy, 4)
+    assert len(np.unique(params[:, 0])) == 4  # each its own
+    obs = jnp.array([0.3, -0.2, 0.9])
+    for i in range(4):
+        mine = params[i], jax.tree.map(lambda x, i=i: x[i], genotypes)
+        expected = policy.apply(policy.bind(*mine), obs)
+        np.testing.assert_allclose(apply(bind(*mine), obs), expected, rtol=1e-5, atol=1e-6)
 
 
 # --- figures and peers ----------------------------------------------------------------------------

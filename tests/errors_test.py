@@ -182,7 +182,7 @@ def test_a_wrong_command_ends_in_one_sentence(name, commands):
 CONFIGS = {
     "unknown policy": (
         "policy.name", "nope",
-        "policy.name must be one of dense, edge_pruned, partitioned, got 'nope'.",
+        "policy.name must be one of boolean_mask, circulant, dense, edge_pruned, .*, got 'nope'.",
     ),
     "unknown strategy": (
         "strategy.name", "sgd", "strategy.name must be one of ars, es, got 'sgd'.",

@@ -15,12 +15,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from esenas_jax.answer import Answer
-from esenas_jax.types import Cost, Evaluation
+from esenas_jax.policies import costs
+from esenas_jax.types import Evaluation
 from experiments import build, evaluate, record, results, train
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
+from experiments.configs import hopper_policies
 from experiments.metrics_log import read_rows
-from experiments.policy_file import load_policy
+from experiments.policy_file import load_contender, load_policy
 from experiments.workdir import Workdir, WorkdirError, finite
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +103,8 @@ def test_metrics_have_a_line_a_generation_with_exact_totals(trained):
     assert [row["env_steps"] for row in rows] == [16 * row["episodes"] for row in rows]
     for name in (
         "exact_mean", "exact_std", "fitness_mean", "fitness_max", "failed", "discarded",
-        "return_without_bonus", "episode_length", "update_norm", "controller_population_max",
+        "return_without_bonus", "episode_length", "edges", "bits", "entropy_bits", "update_norm",
+        "controller_population_max",
     ):  # fmt: skip
         assert all(isinstance(row[name], int | float) for row in rows), name
 
@@ -254,7 +257,7 @@ def test_the_best_run_is_chosen_by_the_episodes_that_selected_its_answer(many):
     def answer(choice, *selected):
         selection = jnp.array(selected)[:, None] * jnp.ones((1, 2))
         report = Evaluation(nothing, nothing, nothing, nothing, nothing > 0, ())
-        cost = Cost(jnp.int32(1), jnp.int32(1))
+        cost = costs.cost(edges=1, weights=1, biases=0)
         return Answer(None, cost, choice, report._replace(episode_return=selection), report)
 
     found = [answer(1, 9.0, 1.0), answer(0, 2.0, jnp.nan), answer(0, jnp.nan, 3.0)]
@@ -411,7 +414,7 @@ def test_the_command_trains(tmp_path):
     )
     assert good.returncode == 0, good.stderr
     assert good.stderr == ""
-    assert "Return " in good.stdout.splitlines()[-5]
+    assert "Return " in good.stdout
     assert "Pictures" in good.stdout.splitlines()[-1]
     assert "Note" not in good.stdout
     assert json.loads((tmp_path / "run" / "config.json").read_text())["task"]["batch_size"] == 64
@@ -459,6 +462,102 @@ def test_without_the_flags_that_it_needs_a_promise_is_not_made(tmp_path, capsys)
     train.train(pendulum(virtual_shards=1, deterministic=True), Workdir(tmp_path))
     told = capsys.readouterr().out
     assert "Note: the same bits are promised only with XLA_FLAGS=--xla_" in told
+
+
+# --- policies -------------------------------------------------------------------------------------
+
+
+def with_policy(name: str, **changes) -> ConfigDict:
+    """The smoke run of hopper_policies.py, on Pendulum: a run of seconds."""
+    config = load_config(f"{CONFIGS / 'hopper_policies.py'}:{name},smoke")
+    config.task = pendulum().task
+    config.task.episodes = 1
+    if "num_edges" in config.policy:  # 3-32-1 has 128 edges
+        config.policy.num_edges = (24, 8) if name == "independent" else 32
+    config.strategy.update({"num_directions": 4, "num_exact": 3})
+    config.population.lanes = 8
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def dense_run(tmp_path_factory):
+    workdir = Workdir(tmp_path_factory.mktemp("dense"))
+    train.train(with_policy("dense"), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("name", [n for n in hopper_policies.POLICIES if n != "dense"])
+def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_path):
+    config = with_policy(name)
+    trained = tmp_path / "trained.npz"
+    if name == "magnitude_pruned":
+        shutil.copy(dense_run.path / "policy.npz", trained)
+        config.policy.trained = str(trained)
+    workdir = Workdir(tmp_path / "run")
+    result = train.train(config, workdir)
+    assert np.isfinite(result["return"]["mean"])
+    assert (workdir.path / "report" / "network.png").exists() == (
+        name not in ("residual", "op_edges")
+    )
+    text = train.summary(result, workdir)
+    assert f"{result['bits']:,} of weights and structure" in text
+    assert ("network.png" in text) == (name not in ("residual", "op_edges"))
+    rows = read_rows(workdir.path)
+    assert all(0 < row["weights"] <= row["edges"] for row in rows)
+    if name not in ("boolean_mask", "partition", "partition_per_layer"):
+        assert rows[-1]["bits"] == result["bits"]
+    assert result["compression"]["dense"]["weights"] == (3 if name == "linear" else 128)
+    search = build.build(config)
+    trained.unlink(missing_ok=True)  # what a policy came from may be gone
+    build.trained_weights.cache_clear()
+    act = load_policy(workdir.path / "policy.npz")
+    chosen = load_contender(workdir.path / "policy.npz", search)
+    obs = jax.random.normal(jax.random.key(0), (3,))
+    lens = search.task.lens(chosen.moments)
+    network = search.policy.bind(chosen.params, chosen.genotype)
+    expected = search.policy.apply(network, (obs - lens.mean) * lens.scale)
+    np.testing.assert_allclose(act(obs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pruning_starts_from_the_largest_weights_that_were_trained(dense_run):
+    path = dense_run.path / "policy.npz"
+    config = with_policy("magnitude_pruned")
+    config.policy.trained = str(path)
+    start = build.build(config).policy.init(jax.random.key(0))
+    with np.load(path) as file:
+        weights = file["weights"][:128]
+    kept = np.sort(np.argsort(-np.abs(weights), kind="stable")[:32])
+    np.testing.assert_array_equal(start[:32], weights[kept])
+
+
+@pytest.mark.parametrize(
+    ("trained", "why"),
+    [
+        (None, "no file is named"),
+        ("nowhere.npz", ".*No such file or directory.*"),
+        (str(CONFIGS / "base.py"), ".*"),
+    ],
+)
+def test_weights_that_are_none_are_refused_in_one_sentence(trained, why):
+    config = with_policy("magnitude_pruned")
+    config.policy.trained = trained
+    sentence = "^policy: trained must be the policy.npz of a finished run with a dense policy, got "
+    with pytest.raises(build.ConfigError, match=f"{sentence}.*: ({why}).$"):
+        build.build(config)
+
+
+def test_the_weights_of_other_layers_are_refused_in_one_sentence(dense_run):
+    config = with_policy("magnitude_pruned")
+    config.policy.update({"trained": str(dense_run.path / "policy.npz"), "hidden": (16,)})
+    sentence = r"trained must be the 80 parameters .* of 3, 16, 1 units, got .* \(160,\)\.$"
+    with pytest.raises(build.ConfigError, match=sentence):
+        build.build(config)
+
+
+def test_an_unknown_policy_of_a_config_file_is_refused_with_the_known_ones():
+    with pytest.raises(SystemExit, match=r"policy must be one of linear, dense, .*, got 'nope'"):
+        load_config(f"{CONFIGS / 'hopper_policies.py'}:nope,smoke")
 
 
 # --- config files ---------------------------------------------------------------------------------

@@ -4,15 +4,15 @@ import jax.numpy as jnp
 import pytest
 
 from esenas_jax.objectives import shifted_return
+from esenas_jax.policies import costs
 from esenas_jax.tasks import single_score
-from esenas_jax.types import Cost
 
 
 @pytest.mark.parametrize(("shift", "score"), [(0.0, 90.0), (1.0, 50.0), (-2.0, 170.0)])
 def test_the_shift_is_taken_from_every_step(shift, score):
     objective = shifted_return(shift)
     seen = single_score(jnp.float32(90.0))._replace(episode_length=jnp.float32(40.0))
-    scores = objective.apply(objective.init(), seen, Cost(jnp.int32(1), jnp.int32(1)))
+    scores = objective.apply(objective.init(), seen, costs.cost(edges=1, weights=1, biases=0))
     assert (scores.strategy, scores.controller) == (score, score)
 
 

@@ -1,19 +1,49 @@
-"""Policies: networks of weights and an architecture. Reading order: policy, feedforward, dense."""
+"""Policies: networks of weights and an architecture.
 
+Reading order: policy, feedforward, costs, dense; masks, edges, boolean_mask, fixed; operations;
+partition, structured; flax_module.
+"""
+
+from esenas_jax.policies.boolean_mask import boolean_mask
+from esenas_jax.policies.costs import matrix_weights
 from esenas_jax.policies.dense import dense
-from esenas_jax.policies.edges import edge_pruned
-from esenas_jax.policies.feedforward import fan_in_normal, identity, normal, uniform, zeros
+from esenas_jax.policies.edges import edge_pruned, independent_edges, residual_edges
+from esenas_jax.policies.feedforward import (
+    fan_in_normal,
+    fan_out_normal,
+    identity,
+    normal,
+    uniform,
+    zeros,
+)
+from esenas_jax.policies.fixed import magnitude_pruned, random_mask
+from esenas_jax.policies.flax_module import from_flax
+from esenas_jax.policies.operations import OPERATIONS, RELEASED_OPERATIONS, op_edges
 from esenas_jax.policies.partition import partitioned
 from esenas_jax.policies.policy import Policy
+from esenas_jax.policies.structured import circulant, toeplitz
 
 __all__ = [
+    "OPERATIONS",
+    "RELEASED_OPERATIONS",
     "Policy",
+    "boolean_mask",
+    "circulant",
     "dense",
     "edge_pruned",
     "fan_in_normal",
+    "fan_out_normal",
+    "from_flax",
     "identity",
+    "independent_edges",
+    "magnitude_pruned",
+    "matrix_weights",
     "normal",
+    "op_edges",
     "partitioned",
+    "random_mask",
+    "residual_edges",
+    "toeplitz",
     "uniform",
     "zeros",
 ]

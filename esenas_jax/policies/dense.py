@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from esenas_jax.policies import costs
 from esenas_jax.policies.feedforward import (
     Activation,
     Initializer,
+    Layers,
+    Network,
     fan_in_normal,
     forward,
     layers,
@@ -16,6 +19,8 @@ from esenas_jax.policies.feedforward import (
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import OneOf, Repeat
 from esenas_jax.types import Array, Cost, Genotype, Key
+
+NOTHING = Repeat(OneOf(1), 0)  # the space with one element
 
 
 def dense(
@@ -52,51 +57,80 @@ def dense(
         >>> policy.max_edges, policy.num_params
         (943, 984)
     """
-    shape = layers(obs_size, hidden, action_size)
+    return fully_connected(
+        layers(obs_size, hidden, action_size),
+        hidden_activation=hidden_activation,
+        output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
+        linear_first_hidden=linear_first_hidden,
+    )
+
+
+def fully_connected(
+    shape: Layers,
+    *,
+    hidden_activation: Activation,
+    output_activation: Activation,
+    weight_init: Initializer = fan_in_normal,
+    bias_init: Initializer = zeros,
+    linear_first_hidden: bool,
+) -> Policy:
+    """Return the policy that has every edge of its layers: what others of this folder are made of.
+
+    Args:
+        shape: the layers, with skips or without.
+        hidden_activation: see `dense`, as the rest.
+        output_activation: likewise.
+        weight_init: likewise.
+        bias_init: likewise.
+        linear_first_hidden: likewise.
+    """
     num_edges, num_biases = shape.num_edges, shape.num_biases
 
     def init(key: Key) -> Array:
         keys = jax.random.split(key, len(shape.sizes))
-        pairs = zip(keys[1:], shape.sizes, shape.sizes[1:], strict=False)
-        weights = [weight_init(k, (n_in, n_out)).ravel() for k, n_in, n_out in pairs]
+        pairs = zip(keys[1:], shape.shapes, strict=True)
+        weights = [weight_init(k, block).ravel() for k, block in pairs]
         return jnp.concatenate([*weights, bias_init(keys[0], (num_biases,))])
 
-    def bind(params: Array, genotype: Genotype) -> tuple[tuple[Array, Array], ...]:
+    def bind(params: Array, genotype: Genotype) -> Network:
         del genotype
         return shape.network(params[:num_edges], params[num_edges:])
 
-    def apply(network: tuple[tuple[Array, Array], ...], obs: Array) -> Array:
+    def apply(network: Network, obs: Array) -> Array:
         return forward(
             network,
             obs,
-            hidden_activation=hidden_activation,
+            hidden_activations=[hidden_activation] * len(shape.sizes[1:-1]),
             output_activation=output_activation,
             linear_first_hidden=linear_first_hidden,
+            skips=shape.skips,
         )
+
+    # The slip's unit, the first hidden one, has a bias that is never read.
+    slips = bool(linear_first_hidden and num_biases)
 
     def used(genotype: Genotype) -> Array:
         del genotype
-        # The slip's unit, the first hidden one, has a bias that is never read.
-        return (
-            jnp.ones(num_edges + num_biases, bool)
-            .at[num_edges]
-            .set(not linear_first_hidden, mode="drop")
-        )
+        return jnp.ones(num_edges + num_biases, bool).at[num_edges : num_edges + slips].set(False)
 
     def cost(genotype: Genotype) -> Cost:
         del genotype
-        return Cost(jnp.int32(num_edges), jnp.int32(num_edges))
+        return costs.cost(edges=num_edges, weights=num_edges, biases=num_biases - slips)
 
+    in_a_row = Layers(shape.sizes).shapes
     return Policy(
         obs_size=shape.sizes[0],
         action_size=shape.sizes[-1],
         num_params=num_edges + num_biases,
         max_edges=num_edges,
-        space=Repeat(OneOf(1), 0),
+        space=NOTHING,
         init=init,
         bind=bind,
         apply=apply,
         used=used,
         cost=cost,
-        matrices=lambda network: [w for w, _ in network],
+        matrices=(lambda network: [w for w, _ in network]) if shape.shapes == in_a_row else None,
+        shapes=in_a_row,
     )

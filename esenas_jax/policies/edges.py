@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from esenas_jax import _checks
-from esenas_jax.policies.dense import dense
-from esenas_jax.policies.feedforward import Activation, Initializer, uniform
+from esenas_jax.policies import costs
+from esenas_jax.policies.dense import dense, fully_connected
+from esenas_jax.policies.feedforward import Activation, Initializer, layers, uniform
+from esenas_jax.policies.masks import masked, members, so_many_edges
 from esenas_jax.policies.policy import Policy
-from esenas_jax.spaces import SubsetOf
-from esenas_jax.types import Array, Cost, Key
+from esenas_jax.spaces import Product, SubsetOf
+from esenas_jax.types import Array, Cost, Genotype
 
 
 def edge_pruned(
@@ -61,25 +63,128 @@ def edge_pruned(
         output_activation=output_activation,
         linear_first_hidden=linear_first_hidden,
     )
-    total, num_biases = base.max_edges, base.num_params - base.max_edges
-    kept = _checks.integer("num_edges", num_edges, 1, total)
+    return so_many_edges(base, num_edges, weight_init, bias_init)
 
-    def init(key: Key) -> Array:
-        k_weights, k_biases = jax.random.split(key)
-        return jnp.concatenate(
-            [weight_init(k_weights, (total,)), bias_init(k_biases, (num_biases,))]
+
+def residual_edges(
+    obs_size: int,
+    hidden: Sequence[int],
+    action_size: int,
+    num_edges: int,
+    *,
+    hidden_activation: Activation = jnp.tanh,
+    output_activation: Activation = jnp.tanh,
+    weight_init: Initializer = uniform,
+    bias_init: Initializer = uniform,
+    linear_first_hidden: bool = False,
+) -> Policy:
+    """Return the policy of `num_edges` edges that may skip layers, from observation to action too.
+
+    This is the released "residual" mode (`es_enas/policies.py`): candidates are the edges from any
+    layer to any later one, numbered as `feedforward.Layers` with skips says. A layer is one product
+    of all earlier activations with its block of weights.
+
+    Args:
+        obs_size: O, at least 1.
+        hidden: sizes of the hidden layers; () prunes a linear policy.
+        action_size: A, at least 1.
+        num_edges: K, in [1, E]; E is the number of candidates, more than the dense network has.
+        hidden_activation: of hidden units.
+        output_activation: of the outputs.
+        weight_init: of all edges' weights [E]; released U(-1, 1).
+        bias_init: of the hidden biases; released U(-1, 1).
+        linear_first_hidden: the released slip, see `feedforward.forward`.
+
+    Returns:
+        A policy over `SubsetOf(E, K)` with parameters: weights [E], then biases.
+
+    Raises:
+        ValueError: if there are fewer than `num_edges` candidates.
+
+    Example:
+        >>> policy = residual_edges(11, (32,), 3, num_edges=64)
+        >>> policy.space
+        SubsetOf(num_items=481, num_chosen=64)
+    """
+    base = fully_connected(
+        layers(obs_size, hidden, action_size, skips=True),
+        hidden_activation=hidden_activation,
+        output_activation=output_activation,
+        linear_first_hidden=linear_first_hidden,
+    )
+    return so_many_edges(base, num_edges, weight_init, bias_init)
+
+
+def independent_edges(
+    obs_size: int,
+    hidden: Sequence[int],
+    action_size: int,
+    num_edges: Sequence[int],
+    *,
+    hidden_activation: Activation = jnp.tanh,
+    output_activation: Activation = jnp.tanh,
+    weight_init: Initializer = uniform,
+    bias_init: Initializer = uniform,
+    linear_first_hidden: bool = False,
+) -> Policy:
+    """Return the policy that keeps a fixed number of edges in each layer of the dense one.
+
+    This is the mode "independent" of Iris (`iris/policies/nas_policy.py`); the release has it too,
+    but mistakes its name and decodes nothing.
+
+    Args:
+        obs_size: O, at least 1.
+        hidden: sizes of the hidden layers; () prunes a linear policy.
+        action_size: A, at least 1.
+        num_edges: K of each layer, from the observation to the action: one number more than hidden
+            layers, each in [1, the layer's edges].
+        hidden_activation: of hidden units.
+        output_activation: of the outputs.
+        weight_init: of all edges' weights [E]; released U(-1, 1).
+        bias_init: of the hidden biases; released U(-1, 1).
+        linear_first_hidden: the released slip, see `feedforward.forward`.
+
+    Returns:
+        A policy over a `Product` of one `SubsetOf` a layer, each over the layer's own edges, with
+        the parameters of `dense`: weights [E], then biases.
+
+    Raises:
+        TypeError, ValueError: if there is not one number a layer, or a layer has fewer edges.
+
+    Example:
+        >>> policy = independent_edges(11, (32,), 3, num_edges=(48, 16))
+        >>> policy.space.leaves
+        (SubsetOf(num_items=352, num_chosen=48), SubsetOf(num_items=96, num_chosen=16))
+    """
+    base = dense(
+        obs_size,
+        hidden,
+        action_size,
+        hidden_activation=hidden_activation,
+        output_activation=output_activation,
+        linear_first_hidden=linear_first_hidden,
+    )
+    if isinstance(num_edges, int) or len(num_edges) != len(base.shapes):
+        raise ValueError(
+            f"num_edges must be one number for each of the {len(base.shapes)} layers of edges, got "
+            f"{num_edges!r}."
         )
+    totals = [n_in * n_out for n_in, n_out in base.shapes]
+    kept = [
+        _checks.integer(f"num_edges of layer {depth}", number, 1, total)
+        for depth, (number, total) in enumerate(zip(num_edges, totals, strict=True))
+    ]
+    starts = [0, *np.cumsum(totals)[:-1].tolist()]
+    entropy = sum(map(costs.subset_entropy, totals, kept))
 
-    def used(genotype: Array) -> Array:
-        chosen = jnp.zeros(total, bool).at[genotype].set(True)
-        return jnp.concatenate([chosen, base.used(())[total:]])
+    def chosen(genotype: Genotype) -> Array:
+        parts = zip(starts, genotype, strict=True)
+        return members(base.max_edges, jnp.concatenate([start + part for start, part in parts]))
 
-    def bind(params: Array, genotype: Array) -> tuple[tuple[Array, Array], ...]:
-        # A selection, not a product: a pruned weight cannot matter, whatever its value.
-        return base.bind(jnp.where(used(genotype), params, 0.0), ())
-
-    def cost(genotype: Array) -> Cost:
+    def cost(genotype: Genotype) -> Cost:
         del genotype
-        return Cost(jnp.int32(kept), jnp.int32(kept))
+        total = base.max_edges
+        return costs.pruned(base.cost(()), total, sum(kept), code=total, entropy=entropy)
 
-    return base._replace(space=SubsetOf(total, kept), init=init, bind=bind, used=used, cost=cost)
+    space = Product(tuple(map(SubsetOf, totals, kept)))
+    return masked(base, space, chosen, cost, weight_init, bias_init)

@@ -16,18 +16,26 @@ Network = tuple[tuple[Array, Array], ...]  # per layer: weights [in, out], bias 
 
 
 class Layers(NamedTuple):
-    """Sizes of consecutive fully connected layers, and where their edges and biases lie.
+    """Sizes of fully connected layers, and where their edges and biases lie.
 
     Edges are numbered layer by layer, and within a layer by (source, target) in row-major order.
-    Hidden units have a bias, outputs have none, as in the release.
+    With skips the sources of a layer are the nodes of all earlier ones, in their order. Hidden
+    units have a bias, outputs have none, as in the release.
     """
 
     sizes: tuple[int, ...]
+    skips: bool = False
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(sources, targets) of each layer's edges."""
+        sources = np.cumsum(self.sizes).tolist() if self.skips else self.sizes
+        return tuple(zip(sources[:-1], self.sizes[1:], strict=True))
 
     @property
     def num_edges(self) -> int:
-        """E, the edges of the dense network."""
-        return sum(a * b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        """E, the edges when all are there."""
+        return sum(a * b for a, b in self.shapes)
 
     @property
     def num_biases(self) -> int:
@@ -36,17 +44,21 @@ class Layers(NamedTuple):
 
     def network(self, weights: Array, biases: Array) -> Network:
         """Cut weights [E] and biases [hidden units] into layers."""
-        shapes = list(zip(self.sizes, self.sizes[1:], strict=False))
-        w_ends = np.cumsum([a * b for a, b in shapes])[:-1]
-        b_ends = np.cumsum(self.sizes[1:-1])
+        w_ends = np.cumsum([a * b for a, b in self.shapes])[:-1]
         blocks = jnp.split(weights, w_ends)
-        offsets = [*jnp.split(biases, b_ends)[:-1], jnp.zeros(self.sizes[-1], jnp.float32)]
+        offsets = [*self.by_unit(biases), jnp.zeros(self.sizes[-1], jnp.float32)]
         return tuple(
-            (w.reshape(shape), b) for w, shape, b in zip(blocks, shapes, offsets, strict=True)
+            (w.reshape(shape), b) for w, shape, b in zip(blocks, self.shapes, offsets, strict=True)
         )
 
+    def by_unit(self, values: Array) -> list[Array]:
+        """Cut what hidden units have, [hidden units], into hidden layers."""
+        return jnp.split(values, np.cumsum(self.sizes[1:-1]))[:-1]
 
-def layers(obs_size: int, hidden: Sequence[int], action_size: int) -> Layers:
+
+def layers(
+    obs_size: int, hidden: Sequence[int], action_size: int, *, skips: bool = False
+) -> Layers:
     """Check the layer sizes of a network; no hidden layer makes it linear.
 
     Raises:
@@ -59,33 +71,37 @@ def layers(obs_size: int, hidden: Sequence[int], action_size: int) -> Layers:
         *(_checks.integer("a hidden layer's size", size, 1) for size in hidden),
         _checks.integer("action_size", action_size, 1),
     )
-    return Layers(sizes)
+    return Layers(sizes, skips)
 
 
 def forward(
     network: Network,
     obs: Array,
     *,
-    hidden_activation: Activation,
+    hidden_activations: Sequence[Activation],
     output_activation: Activation,
     linear_first_hidden: bool,
+    skips: bool = False,
 ) -> Array:
-    """Return the action [A] for an observation [O].
+    """Return the action [A] for an observation [O], with one product of matrices a layer.
 
     Args:
         network: weights and biases of every layer.
         obs: float32 [O].
-        hidden_activation: of hidden units.
+        hidden_activations: of the units of each hidden layer.
         output_activation: of the outputs.
         linear_first_hidden: the released code's slip: the very first hidden unit has neither
             activation nor bias (`es_enas/policies.py`, `NumpyTopologyPolicy.get_action`).
+        skips: a layer sees the nodes of all earlier ones, not only of the one before.
     """
     x = obs
-    for depth, (w, b) in enumerate(network[:-1]):
+    layers = zip(network[:-1], hidden_activations, strict=True)
+    for depth, ((w, b), activation) in enumerate(layers):
         z = x @ w
-        x = hidden_activation(z + b)
+        hidden = activation(z + b)
         if linear_first_hidden and depth == 0:
-            x = x.at[0].set(z[0])
+            hidden = hidden.at[0].set(z[0])
+        x = jnp.concatenate([x, hidden]) if skips else hidden
     return output_activation(x @ network[-1][0])
 
 
@@ -107,6 +123,11 @@ def normal(key: Key, shape: tuple[int, ...]) -> Array:
 def fan_in_normal(key: Key, shape: tuple[int, ...]) -> Array:
     """Draw weights [in, out] from N(0, 1 / in)."""
     return jax.random.normal(key, shape, jnp.float32) / jnp.sqrt(jnp.float32(shape[0]))
+
+
+def fan_out_normal(key: Key, shape: tuple[int, ...]) -> Array:
+    """Draw weights [in, out] from N(0, 1 / out), as the released dense and Toeplitz policies do."""
+    return jax.random.normal(key, shape, jnp.float32) / jnp.sqrt(jnp.float32(shape[-1]))
 
 
 def zeros(key: Key, shape: tuple[int, ...]) -> Array:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from esenas_jax import _checks
+from esenas_jax.policies import costs
 from esenas_jax.policies.dense import dense
 from esenas_jax.policies.feedforward import Activation, Initializer, normal
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import OneOf, Repeat
-from esenas_jax.types import Array, Cost, Key
+from esenas_jax.types import Array, Cost, Key, PyTree
 
 
 def partitioned(
@@ -19,6 +21,7 @@ def partitioned(
     action_size: int,
     num_partitions: int,
     *,
+    per_layer: bool = False,
     hidden_activation: Activation = jnp.tanh,
     output_activation: Activation = jnp.tanh,
     weight_init: Initializer = normal,
@@ -35,14 +38,16 @@ def partitioned(
         hidden: sizes of the hidden layers; () colours a linear policy.
         action_size: A, at least 1.
         num_partitions: K colours, at least 1.
+        per_layer: each layer has K colours of its own; the release has K for the whole network.
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of the shared weights [K]; released N(0, 1).
+        weight_init: of the shared weights [K], or [layers * K]; released N(0, 1).
         bias_init: of the hidden biases.
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
     Returns:
-        A policy over `Repeat(OneOf(K), E)` with parameters: shared weights [K], then biases.
+        A policy over `Repeat(OneOf(K), E)` with parameters: shared weights [K] (those of each layer
+        in turn if it has its own), then biases.
 
     Raises:
         ValueError: if `num_partitions` is below 1.
@@ -60,29 +65,61 @@ def partitioned(
         output_activation=output_activation,
         linear_first_hidden=linear_first_hidden,
     )
+    sizes = [n_in * n_out for n_in, n_out in base.shapes] if per_layer else [base.max_edges]
+    return coloured(base, num_partitions, sizes, weight_init, bias_init)
+
+
+def coloured(
+    base: Policy,
+    num_partitions: int | None,
+    sizes: Sequence[int],
+    weight_init: Initializer = normal,
+    bias_init: Initializer = normal,
+) -> Policy:
+    """Return the policy with another one's edges, coloured.
+
+    Args:
+        base: a policy that has every edge and nothing to search, with parameters: weights [E], then
+            biases.
+        num_partitions: K colours of a palette, at least 1.
+        sizes: of the edges in their order, how many share each palette; E in all.
+        weight_init: of the shared weights [palettes * K].
+        bias_init: of the biases.
+    """
     total, num_biases = base.max_edges, base.num_params - base.max_edges
     colours = _checks.integer("num_partitions", num_partitions, 1)
+    shared = len(sizes) * colours
+    firsts = np.repeat(np.arange(len(sizes), dtype=np.int32) * colours, sizes)
 
     def init(key: Key) -> Array:
         k_weights, k_biases = jax.random.split(key)
         return jnp.concatenate(
-            [weight_init(k_weights, (colours,)), bias_init(k_biases, (num_biases,))]
+            [weight_init(k_weights, (shared,)), bias_init(k_biases, (num_biases,))]
         )
 
-    def bind(params: Array, genotype: Array) -> tuple[tuple[Array, Array], ...]:
-        return base.bind(jnp.concatenate([params[:colours][genotype], params[colours:]]), ())
+    def bind(params: Array, genotype: Array) -> PyTree:
+        weights = params[:shared][genotype + firsts]
+        return base.bind(jnp.concatenate([weights, params[shared:]]), ())
 
-    def present(genotype: Array) -> Array:
-        return jnp.zeros(colours, bool).at[genotype].set(True)
+    def counts(genotype: Array) -> Array:
+        return jnp.zeros(shared, jnp.int32).at[genotype + firsts].add(1)
 
     def used(genotype: Array) -> Array:
-        return jnp.concatenate([present(genotype), base.used(())[total:]])
+        return jnp.concatenate([counts(genotype) > 0, base.used(())[total:]])
 
     def cost(genotype: Array) -> Cost:
-        return Cost(jnp.int32(total), jnp.sum(present(genotype), dtype=jnp.int32))
+        each, whole = counts(genotype), base.cost(())
+        return costs.cost(
+            edges=whole.edges,
+            weights=whole.edges - total + jnp.sum(each > 0, dtype=jnp.int32),
+            biases=whole.biases,
+            multiplications=whole.multiplications,
+            code=total * costs.index_bits(colours),
+            entropy=jnp.sum(jax.vmap(costs.choice_entropy)(each.reshape(-1, colours))),
+        )
 
     return base._replace(
-        num_params=colours + num_biases,
+        num_params=shared + num_biases,
         space=Repeat(OneOf(colours), total),
         init=init,
         bind=bind,

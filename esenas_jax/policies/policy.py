@@ -18,7 +18,7 @@ class Policy(NamedTuple):
     obs_size: int  # O
     action_size: int  # A
     num_params: int  # P
-    max_edges: int  # E, edges of the dense network of the same layers
+    max_edges: int  # E, edges that an architecture could have
     space: Space
     init: Callable[[Key], Array]  # key -> parameters [P]
     bind: Callable[[Array, Genotype], PyTree]  # parameters [P], genotype -> network
@@ -28,3 +28,6 @@ class Policy(NamedTuple):
     # network -> weights [in, out] of consecutive layers, 0 where there is no edge: for drawing it.
     # None where a network is no such sequence.
     matrices: Callable[[PyTree], list[Array]] | None = None
+    # (in, out) of the weight matrices of the dense network with the same layers, which costs are
+    # compared with; () where there is no such network.
+    shapes: tuple[tuple[int, int], ...] = ()

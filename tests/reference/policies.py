@@ -1,9 +1,10 @@
-"""Slow float64 transcription of the released edge-pruned and weight-sharing policies.
+"""Slow float64 transcription of the released policies, and of their structured baselines.
 
 Sources:
 google-research `es_enas/policies.py`, classes NumpyTopologyPolicy (the forward pass),
-NumpyEdgeSparsityPolicy and NumpyWeightSharingPolicy; google-deepmind/iris
-`iris/policies/nas_policy.py` has the same forward pass.
+NumpyEdgeSparsityPolicy, NumpyWeightSharingPolicy and OpEdgePolicy; google-deepmind/iris
+`iris/policies/nas_policy.py` has the same forward pass. Toeplitz matrices are constant along their
+diagonals (arXiv 1804.02395), circulant ones wrap around.
 
 Nodes are numbered inputs, hidden layers in order, outputs: a topological order.
 
@@ -18,17 +19,20 @@ Quirks pinned:
                         a hidden unit with no incoming edge still emits tanh(bias).
 """
 
+import itertools
+
 import numpy as np
 
 
 def edge_policy_action(
-    weights_matrix, biases, edges, layer_sizes, observation, *, linear_first_hidden
+    weights_matrix, biases, edges, layer_sizes, observation, *, linear_first_hidden, operations=None
 ):
     """Action of a network that has only the given edges, node by node.
 
     weights_matrix[nodes, nodes] is read at [from, to]; biases[nodes]; edges are pairs of
     node numbers, in any order, the smaller number being the source; layer_sizes are
-    [inputs, hidden..., outputs]; observation is already normalised.
+    [inputs, hidden..., outputs]; observation is already normalised. operations has the name
+    of what each hidden node applies to its sum and bias, in their order; tanh without them.
     """
     weights_matrix = np.array(weights_matrix, dtype=np.float64)
     biases = np.array(biases, dtype=np.float64)
@@ -48,12 +52,85 @@ def edge_policy_action(
         is_hidden = num_inputs <= i < num_nodes - num_outputs
         is_slip = linear_first_hidden and i == num_inputs
         if is_hidden and not is_slip:
-            values[i] = np.tanh(values[i] + biases[i])
+            name = "tanh" if operations is None else operations[i - num_inputs]
+            values[i] = operation(name, values[i] + biases[i])
         for first, second in edges:
             source, target = min(first, second), max(first, second)
             if source == i:
                 values[target] += weights_matrix[source, target] * values[source]
     return np.tanh(np.array(values[num_nodes - num_outputs :], dtype=np.float64))
+
+
+def operation(name, x):
+    """One of the released operations of a number."""
+    if name == "tanh":
+        return np.tanh(x)
+    if name == "relu":
+        return x if x > 0.0 else 0.0
+    if name == "exp":
+        return np.exp(x)
+    if name == "identity":
+        return x
+    if name == "sin":
+        return np.sin(x)
+    if name == "sigmoid":
+        return 1.0 / (1.0 + np.exp(-x))
+    if name == "abs":
+        return abs(x)
+    if name == "cos":
+        return np.cos(x)
+    if name == "square":
+        return x * x
+    if name == "step":
+        return 1.0 if x >= 0.0 else 0.0
+    if name == "reciprocal":
+        return 10.0 if x == 0.0 else 1.0 / x
+    raise ValueError(f"no operation {name}")
+
+
+def residual_edges(layer_sizes):
+    """All edges from any layer to any later one.
+
+    Target layer by target layer; inside a layer by source node, over all earlier layers; inside a
+    source by target.
+    """
+    edges = []
+    start = layer_sizes[0]
+    for size in layer_sizes[1:]:
+        for source in range(start):
+            edges += [(source, target) for target in range(start, start + size)]
+        start += size
+    return edges
+
+
+def toeplitz_weights(numbers, layer_sizes):
+    """Weight of each edge of `aggregate_edges`, from in + out - 1 numbers a layer.
+
+    The first belongs to the edge from the last source to the first target, the last to that from
+    the first source to the last target.
+    """
+    weights, start = [], 0
+    for n_in, n_out in itertools.pairwise(layer_sizes):
+        for source in range(n_in):
+            weights += [numbers[start + (n_in - 1 - source) + target] for target in range(n_out)]
+        start += n_in + n_out - 1
+    return weights
+
+
+def circulant_weights(numbers, layer_sizes):
+    """Weight of each edge of `aggregate_edges`, from max(in, out) numbers a layer.
+
+    A source's weights are those of the source before it, moved on by one target.
+    """
+    weights, start = [], 0
+    for n_in, n_out in itertools.pairwise(layer_sizes):
+        size = max(n_in, n_out)
+        row = list(numbers[start : start + size])
+        for _ in range(n_in):
+            weights += row[:n_out]
+            row = [row[-1], *row[:-1]]
+        start += size
+    return weights
 
 
 def aggregate_edges(layer_sizes):

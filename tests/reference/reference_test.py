@@ -446,6 +446,40 @@ def test_aggregate_edges_order():
     assert policies.aggregate_edges([1, 2]) == [(0, 1), (0, 2)]
 
 
+def test_residual_edges_are_those_of_a_dense_network_and_the_skips():
+    # Nodes 0, 1 | 2 | 3.
+    assert policies.residual_edges([2, 1, 1]) == [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+
+
+def test_structured_matrices_by_hand():
+    # [[c, d], [b, c], [a, b]], then [[e], [f]] from last to first.
+    numbers = ["a", "b", "c", "d", "f", "e"]
+    expected = ["c", "d", "b", "c", "a", "b", "e", "f"]
+    assert policies.toeplitz_weights(numbers, [3, 2, 1]) == expected
+    # [[a, b], [c, a], [b, c]] is cut out of a circulant matrix of three, [[d, e, f]] of three too.
+    expected = ["a", "b", "c", "a", "b", "c"]
+    assert policies.circulant_weights(["a", "b", "c"], [3, 2]) == expected
+    assert policies.circulant_weights(["d", "e", "f"], [1, 3]) == ["d", "e", "f"]
+
+
+def test_an_operation_is_applied_to_sum_and_bias():
+    # Node 1 is (2 * 3 + 1)^2 = 49, node 2 is 1 / (-0.5 * 3 + 0.5) = -1.
+    matrix, biases = np.zeros((4, 4)), np.array([9.0, 1.0, 0.5, 9.0])
+    matrix[0, 1], matrix[0, 2], matrix[1, 3], matrix[2, 3] = 2.0, -0.5, 0.01, 0.25
+    action = policies.edge_policy_action(
+        matrix,
+        biases,
+        [(0, 1), (0, 2), (1, 3), (2, 3)],
+        [1, 2, 1],
+        [3.0],
+        linear_first_hidden=False,
+        operations=["square", "reciprocal"],
+    )
+    close(action, [np.tanh(0.49 - 0.25)])
+    assert policies.operation("reciprocal", 0.0) == 10.0
+    assert [policies.operation("step", x) for x in (-0.1, 0.0, 0.1)] == [0.0, 1.0, 1.0]
+
+
 def _small_network():
     weights = np.full((5, 5), 99.0)  # entries that no edge uses must not matter
     weights[0, 2], weights[0, 3], weights[1, 2], weights[1, 3] = 1, 2, 3, -1
