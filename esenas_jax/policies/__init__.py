@@ -1,11 +1,12 @@
 """Policies: networks of weights and an architecture.
 
 Reading order: policy, feedforward, costs, dense; masks, edges, boolean_mask, fixed; operations;
-partition, structured; flax_module.
+partition, structured; custom, flax_module.
 """
 
 from esenas_jax.policies.boolean_mask import boolean_mask
 from esenas_jax.policies.costs import matrix_weights
+from esenas_jax.policies.custom import custom
 from esenas_jax.policies.dense import dense
 from esenas_jax.policies.edges import edge_pruned, independent_edges, residual_edges
 from esenas_jax.policies.feedforward import (
@@ -29,6 +30,7 @@ __all__ = [
     "Policy",
     "boolean_mask",
     "circulant",
+    "custom",
     "dense",
     "edge_pruned",
     "fan_in_normal",
