@@ -10,7 +10,7 @@ import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -124,14 +124,7 @@ def from_dna(space: Space, dna: pg.DNA) -> Genotype:
     Raises:
         ValueError: if it is the DNA of another space.
     """
-    number = _number_of_nodes(space)
-    if number == 1:
-        nodes = [dna]
-    elif len(dna.children) == number:  # PyGlove does not look at its value either
-        nodes = list(dna.children)
-    else:
-        raise ValueError(f"the DNA of this space must have {number} decisions, got {dna}.")
-    return _from_nodes(space, iter(nodes), "")
+    return _from_tree(space, dna)
 
 
 def dumps(space: Space, genotype: Genotype) -> str:
@@ -250,6 +243,32 @@ def _many(choice: SubsetOf, options: list[pg.DNASpec], where: dict[str, Any]) ->
 # --- genotypes ------------------------------------------------------------------------------------
 
 
+class _Joined(NamedTuple):
+    """What a `pg.DNA` without a value is, for reading: to make one takes a millisecond a node."""
+
+    children: list[pg.DNA]
+    value: None = None
+
+    def __str__(self) -> str:
+        return f"DNA([{', '.join(str(child.value) for child in self.children)}])"
+
+
+def _below(item: pg.DNA | _Joined) -> pg.DNA | _Joined:
+    """Return what an option carries, as if it stood alone."""
+    return item.children[0] if len(item.children) == 1 else _Joined(list(item.children))
+
+
+def _from_tree(space: Space, dna: pg.DNA | _Joined) -> Genotype:
+    number = _number_of_nodes(space)
+    if number == 1:
+        nodes = [dna]
+    elif len(dna.children) == number:  # PyGlove does not look at its value either
+        nodes = list(dna.children)
+    else:
+        raise ValueError(f"the DNA of this space must have {number} decisions, got {dna}.")
+    return _from_nodes(space, iter(nodes), "")
+
+
 def _joined(nodes: list[pg.DNA]) -> pg.DNA:
     return nodes[0] if len(nodes) == 1 else pg.DNA(None, nodes)
 
@@ -304,7 +323,7 @@ def _option_node(space: Conditional, chosen: int, inner: tuple[Genotype, ...]) -
     return pg.DNA(chosen, [_joined(list(_to_nodes(option, inner[chosen])))])
 
 
-def _from_nodes(space: Space, nodes: Iterator[pg.DNA], at: str) -> Genotype:
+def _from_nodes(space: Space, nodes: Iterator[pg.DNA | _Joined], at: str) -> Genotype:
     """Read as many nodes as the space has."""
     match space:
         case OneOf():
@@ -329,7 +348,7 @@ def _from_nodes(space: Space, nodes: Iterator[pg.DNA], at: str) -> Genotype:
     raise TypeError(f"PyGlove has no form of {space!r}.")
 
 
-def _from_option_nodes(space: Conditional, node: pg.DNA, at: str) -> Chosen:
+def _from_option_nodes(space: Conditional, node: pg.DNA | _Joined, at: str) -> Chosen:
     choice = space.choice
     one = isinstance(choice, OneOf)
     items = [node] if one else _items(node, choice, at)
@@ -344,7 +363,7 @@ def _from_option_nodes(space: Conditional, node: pg.DNA, at: str) -> Chosen:
                 raise _wrong(at, f"option {j} carries no choices", item)
             continue
         try:
-            carried = from_dna(option, pg.DNA(None, [c.clone(deep=True) for c in item.children]))
+            carried = _from_tree(option, _below(item))
         except ValueError as error:
             raise ValueError(f"{below}: {error}") from None
         jax.tree.map(functools.partial(_put, place), inner[j], carried)
@@ -383,7 +402,7 @@ def _zeros(space: Space) -> Genotype:
     raise TypeError(f"PyGlove has no form of {space!r}.")
 
 
-def _items(node: pg.DNA, choice: SubsetOf, at: str) -> list[pg.DNA]:
+def _items(node: pg.DNA | _Joined, choice: SubsetOf, at: str) -> list[pg.DNA | _Joined]:
     if choice.num_chosen == 1:
         return [node]
     if len(node.children) != choice.num_chosen:
@@ -391,7 +410,7 @@ def _items(node: pg.DNA, choice: SubsetOf, at: str) -> list[pg.DNA]:
     return list(node.children)
 
 
-def _item(node: pg.DNA, number: int, at: str, leaf: bool) -> int:
+def _item(node: pg.DNA | _Joined, number: int, at: str, leaf: bool) -> int:
     if not isinstance(node.value, int) or not 0 <= node.value < number:
         raise _wrong(at, f"a choice must be an integer in [0, {number - 1}]", node)
     if leaf and node.children:
@@ -399,7 +418,7 @@ def _item(node: pg.DNA, number: int, at: str, leaf: bool) -> int:
     return node.value
 
 
-def _number(node: pg.DNA, space: FloatRange, at: str) -> np.float32:
+def _number(node: pg.DNA | _Joined, space: FloatRange, at: str) -> np.float32:
     if not isinstance(node.value, float) or not space.low <= node.value <= space.high:
         raise _wrong(at, f"a number must be a float in {space}", node)
     if node.children:
@@ -415,5 +434,5 @@ def _checked(space: SubsetOf, index: np.ndarray, at: str) -> np.ndarray:
     return index
 
 
-def _wrong(at: str, must: str, node: pg.DNA) -> ValueError:
+def _wrong(at: str, must: str, node: pg.DNA | _Joined) -> ValueError:
     return ValueError(f"{at}: {must}, got {node}." if at else f"{must}, got {node}.")
