@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from esenas_jax import policies
+from esenas_jax.spaces import OneOf
 from tests.reference import policies as reference
 
 SIZES = {"linear": (3, (), 2), "one_hidden": (4, (5,), 2), "two_hidden": (3, (4, 3), 2)}
@@ -716,3 +717,51 @@ def test_bad_numbers_of_edges_and_colours_are_refused_in_one_sentence(make, erro
     with pytest.raises(error) as raised:
         make()
     assert str(raised.value) == message
+
+
+# -------------------------------------------------------------------------------- the user's own
+
+
+def own(**changed):
+    return policies.custom(
+        **{
+            "obs_size": 3,
+            "action_size": 2,
+            "space": OneOf(2),
+            "init": lambda key: jax.random.normal(key, (6,)),
+            "bind": lambda params, genotype: params.reshape(3, 2) * genotype.astype(jnp.float32),
+            "apply": lambda network, obs: obs @ network,
+        }
+        | changed
+    )
+
+
+def test_three_functions_are_a_policy():
+    policy = own()
+    assert (policy.num_params, policy.max_edges) == (6, 6)
+    network = policy.bind(jnp.arange(6, dtype=jnp.float32), jnp.int32(1))
+    np.testing.assert_array_equal(policy.apply(network, jnp.ones(3, jnp.float32)), [6.0, 9.0])
+    assert policy.used(jnp.int32(0)).all()
+    assert int(policy.cost(jnp.int32(0)).bits) == 6 * 32
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"obs_size": 0}, ValueError, "obs_size must be at least 1, got 0"),
+        ({"space": 3}, TypeError, "space must be a search space, got 3"),
+        (
+            {"init": lambda key: jnp.zeros((3, 2), jnp.float32)},
+            ValueError,
+            r"init must return float32 \[P\], got float32 of shape \(3, 2\)",
+        ),
+        (
+            {"action_size": 1},
+            ValueError,
+            r"apply must return an action of shape \(1,\), got \(2,\)",
+        ),
+    ],
+)
+def test_functions_that_do_not_fit_are_refused(changed, error, message):
+    with pytest.raises(error, match=message):
+        own(**changed)
