@@ -487,7 +487,17 @@ def dense_run(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("name", [n for n in hopper_policies.POLICIES if n != "dense"])
+QUICK = ("magnitude_pruned", "residual", "op_edges", "boolean_mask", "partition", "toeplitz")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in hopper_policies.POLICIES
+        if name != "dense"  # the fixture is that
+    ],
+)
 def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_path):
     config = with_policy(name)
     trained = tmp_path / "trained.npz"

@@ -19,7 +19,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.tanh(nn.Dense(2, use_bias=False)(nn.tanh(nn.Dense(5)(x))))
+        x = nn.tanh(nn.Dense(5)(x))
+        return nn.tanh(nn.Dense(2, use_bias=False)(x))
 
 
 class Head(nn.Module):
@@ -116,7 +117,8 @@ def test_shared_weights_take_the_place_of_the_kernels_searched():
         [np.ravel(bound["head"]["Dense_0"]["kernel"]), np.ravel(bound["out"]["kernel"])]
     )
     np.testing.assert_array_equal(shared, np.asarray(genotype) + 1.0)
-    np.testing.assert_array_equal(np.ravel(bound["conv"]["kernel"]), params[3:21])
+    # Of the rest the convolution comes first: its 2 biases, then its kernel.
+    np.testing.assert_array_equal(np.ravel(bound["conv"]["kernel"]), params[5:23])
     assert policy.used(genotype).all()
     rarely = jnp.zeros(102, jnp.int32).at[7].set(2)
     np.testing.assert_array_equal(np.flatnonzero(~policy.used(rarely)), [1])

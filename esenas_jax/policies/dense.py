@@ -119,7 +119,6 @@ def fully_connected(
         del genotype
         return costs.cost(edges=num_edges, weights=num_edges, biases=num_biases - slips)
 
-    in_a_row = Layers(shape.sizes).shapes
     return Policy(
         obs_size=shape.sizes[0],
         action_size=shape.sizes[-1],
@@ -131,6 +130,6 @@ def fully_connected(
         apply=apply,
         used=used,
         cost=cost,
-        matrices=(lambda network: [w for w, _ in network]) if shape.shapes == in_a_row else None,
-        shapes=in_a_row,
+        matrices=None if shape.skips else lambda network: [w for w, _ in network],
+        shapes=Layers(shape.sizes).shapes,
     )

@@ -81,8 +81,8 @@ def residual_edges(
     """Return the policy of `num_edges` edges that may skip layers, from observation to action too.
 
     This is the released "residual" mode (`es_enas/policies.py`): candidates are the edges from any
-    layer to any later one, numbered as `feedforward.Layers` with skips says. A layer is one product
-    of all earlier activations with its block of weights.
+    layer to any later one, numbered as `feedforward.Layers` with skips says. A layer sums one
+    product of matrices for each earlier layer.
 
     Args:
         obs_size: O, at least 1.

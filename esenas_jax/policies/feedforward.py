@@ -1,7 +1,9 @@
 """The feed-forward network that the policies of this folder bind to."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ from esenas_jax.types import Array, Key
 
 Initializer = Callable[[Key, tuple[int, ...]], Array]
 Activation = Callable[[Array], Array]
-Network = tuple[tuple[Array, Array], ...]  # per layer: weights [in, out], bias [out]
+# Per layer: weights [in, out] and bias [out]; with skips, in place of the weights, a block of them
+# [out, units] for each earlier layer. That way round, products with few outputs are the fastest.
+Network = tuple[tuple[Array | tuple[Array, ...], Array], ...]
 
 
 class Layers(NamedTuple):
@@ -44,12 +48,17 @@ class Layers(NamedTuple):
 
     def network(self, weights: Array, biases: Array) -> Network:
         """Cut weights [E] and biases [hidden units] into layers."""
-        w_ends = np.cumsum([a * b for a, b in self.shapes])[:-1]
-        blocks = jnp.split(weights, w_ends)
+        ends = np.cumsum([a * b for a, b in self.shapes])[:-1]
+        pairs = zip(jnp.split(weights, ends), self.shapes, strict=True)
+        blocks = [self._by_source(w.reshape(shape)) for w, shape in pairs]
         offsets = [*self.by_unit(biases), jnp.zeros(self.sizes[-1], jnp.float32)]
-        return tuple(
-            (w.reshape(shape), b) for w, shape, b in zip(blocks, self.shapes, offsets, strict=True)
-        )
+        return tuple(zip(blocks, offsets, strict=True))
+
+    def _by_source(self, block: Array) -> Array | tuple[Array, ...]:
+        if not self.skips:
+            return block
+        ends = np.cumsum(self.sizes)
+        return tuple(w.T for w in jnp.split(block, ends[ends < len(block)]))
 
     def by_unit(self, values: Array) -> list[Array]:
         """Cut what hidden units have, [hidden units], into hidden layers."""
@@ -71,7 +80,7 @@ def layers(
         *(_checks.integer("a hidden layer's size", size, 1) for size in hidden),
         _checks.integer("action_size", action_size, 1),
     )
-    return Layers(sizes, skips)
+    return Layers(sizes, skips and len(sizes) > 2)
 
 
 def forward(
@@ -83,7 +92,7 @@ def forward(
     linear_first_hidden: bool,
     skips: bool = False,
 ) -> Array:
-    """Return the action [A] for an observation [O], with one product of matrices a layer.
+    """Return the action [A] for an observation [O], layer by layer.
 
     Args:
         network: weights and biases of every layer.
@@ -94,15 +103,22 @@ def forward(
             activation nor bias (`es_enas/policies.py`, `NumpyTopologyPolicy.get_action`).
         skips: a layer sees the nodes of all earlier ones, not only of the one before.
     """
-    x = obs
+
+    def sums(weights: Any) -> Array:
+        if not skips:
+            return seen[-1] @ weights
+        blocks = (w @ x for w, x in zip(weights, seen, strict=True))
+        return functools.reduce(operator.add, blocks)
+
+    seen = [obs]
     layers = zip(network[:-1], hidden_activations, strict=True)
     for depth, ((w, b), activation) in enumerate(layers):
-        z = x @ w
+        z = sums(w)
         hidden = activation(z + b)
         if linear_first_hidden and depth == 0:
             hidden = hidden.at[0].set(z[0])
-        x = jnp.concatenate([x, hidden]) if skips else hidden
-    return output_activation(x @ network[-1][0])
+        seen.append(hidden)
+    return output_activation(sums(network[-1][0]))
 
 
 def identity(x: Array) -> Array:

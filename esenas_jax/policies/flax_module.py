@@ -86,8 +86,8 @@ def from_flax(
 
     Example:
         >>> from flax import linen as nn
-        >>> module = nn.Sequential([nn.Dense(8, name="in"), nn.tanh, nn.Dense(2, name="out")])
-        >>> policy = from_flax(module, jnp.zeros(4), num_edges=10, where="in")
+        >>> module = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(2)])
+        >>> policy = from_flax(module, jnp.zeros(4), num_edges=10, where="layers_0")
         >>> policy.obs_size, policy.action_size, policy.num_params, policy.space
         (4, 2, 58, SubsetOf(num_items=32, num_chosen=10))
     """
@@ -132,7 +132,8 @@ def from_flax(
 
     def apply(network: PyTree, obs: Array) -> Array:
         given = obs.reshape(example.shape).astype(example.dtype)
-        return jnp.ravel(module.apply({"params": network}, given)).astype(jnp.float32)
+        action: Any = module.apply({"params": network}, given)
+        return jnp.ravel(action).astype(jnp.float32)
 
     num_params, num_kernel = (sum(leaf.size for leaf in some) for some in (leaves, kernels))
     multiplications = sum(leaf.size * leaf.uses for leaf in kernels)
@@ -222,7 +223,8 @@ def _inspect(
 
     def apply(variables: PyTree, x: Array) -> Array:
         with nn.intercept_methods(note):
-            return module.apply(variables, x)
+            out: Any = module.apply(variables, x)
+            return out
 
     try:
         variables = jax.eval_shape(module.init, jax.random.key(0), example)

@@ -128,7 +128,7 @@ def op_edges(
             hidden_activations=[operating(names, ops) for ops in network.operations],
             output_activation=output_activation,
             linear_first_hidden=linear_first_hidden,
-            skips=True,
+            skips=shape.skips,
         )
 
     code = edges.max_edges + shape.num_biases * costs.index_bits(len(names))
