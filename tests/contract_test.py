@@ -656,7 +656,7 @@ def test_the_incumbent_is_the_best_generation_as_it_stood():
         ),
         (
             {"controller": controllers.random(SubsetOf(5, 2))},
-            r"controller's space must be the policy's, Repeat\(.*\), got SubsetOf\(num_items=5",
+            r"controller's space must be the policy's, 0 x \(1 of 1\), got 2 of 5\.",
         ),
         (
             {"task": tasks.episodes(tasks.pendulum(), horizon=10**9)},

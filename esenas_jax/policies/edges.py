@@ -52,8 +52,8 @@ def edge_pruned(
 
     Example:
         >>> policy = edge_pruned(11, (32,), 3, num_edges=64)
-        >>> policy.space
-        SubsetOf(num_items=448, num_chosen=64)
+        >>> print(policy.space)
+        64 of 448
     """
     base = dense(
         obs_size,
@@ -103,8 +103,8 @@ def residual_edges(
 
     Example:
         >>> policy = residual_edges(11, (32,), 3, num_edges=64)
-        >>> policy.space
-        SubsetOf(num_items=481, num_chosen=64)
+        >>> print(policy.space)
+        64 of 481
     """
     base = fully_connected(
         layers(obs_size, hidden, action_size, skips=True),
@@ -153,8 +153,8 @@ def independent_edges(
 
     Example:
         >>> policy = independent_edges(11, (32,), 3, num_edges=(48, 16))
-        >>> policy.space.leaves
-        (SubsetOf(num_items=352, num_chosen=48), SubsetOf(num_items=96, num_chosen=16))
+        >>> print(policy.space)
+        {0: 48 of 352, 1: 16 of 96}
     """
     base = dense(
         obs_size,

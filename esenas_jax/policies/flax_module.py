@@ -88,8 +88,8 @@ def from_flax(
         >>> from flax import linen as nn
         >>> module = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(2)])
         >>> policy = from_flax(module, jnp.zeros(4), num_edges=10, where="layers_0")
-        >>> policy.obs_size, policy.action_size, policy.num_params, policy.space
-        (4, 2, 58, SubsetOf(num_items=32, num_chosen=10))
+        >>> policy.obs_size, policy.action_size, policy.num_params, str(policy.space)
+        (4, 2, 58, '10 of 32')
     """
     _checks.known("search", search, SEARCHES)
     if where is not None and search is None:

@@ -101,8 +101,8 @@ def op_edges(
 
     Example:
         >>> policy = op_edges(11, (32,), 3, num_edges=64)
-        >>> policy.space.leaves
-        (SubsetOf(num_items=481, num_chosen=64), Repeat(space=OneOf(num_categories=11), times=32))
+        >>> print(policy.space)
+        {edges: 64 of 481, ops: 32 x (1 of 11)}
     """
     names = [_checks.known("an operation", name, OPERATIONS) for name in operations]
     if not names:
