@@ -1,0 +1,126 @@
+"""Hopper with each policy there is, at equal evaluations: what it comes to, and what it costs.
+
+    python -m benchmarks.hopper [--quick] [--json=PATH]
+
+The quickstart's 800 generations of 64 candidates, three seeds of each policy of
+`experiments/configs/hopper_policies.py` in one program. The magnitude-pruned policy has half of
+them dense and, each seed from its own weights, half pruned. Returns are those of the final policies
+on starts that selected nothing; with three seeds, every one is shown. Step size and noise are the
+quickstart's, which were chosen for 64 edges: no policy was tuned.
+
+Runs lie in runs/hopper and go on where they were; the table grows row by row. Two to three hours on
+two cores. --quick has three generations of two policies, and decides nothing.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import new_panels
+from benchmarks.measure import Row, command_line, machine, report
+from experiments.configs.hopper_policies import POLICIES
+from experiments.configs.quickstart import get_config
+
+CONFIG = "experiments/configs/hopper_policies.py"
+SEEDS = 3
+QUICK = ("linear", "aggregate")
+MEASURED = {"return": "return", "return_without_bonus": "return without bonus"}
+COSTS = {"edges": "edges", "weights": "weights", "bits": "bits"}
+
+Found = list[dict[str, Any]]  # the results of a policy's seeds
+
+
+def train(folder: Path, config: str, *overrides: str) -> dict[str, Any]:
+    """Run a config in a folder, or what is left of it, and return its `result.json`."""
+    command = [sys.executable, "-m", "experiments.train", f"--config={config}"]
+    done = subprocess.run(
+        [*command, f"--workdir={folder}", *overrides], stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        sys.exit(f"error: {config} in {folder} ended with status {done.returncode}.")
+    return json.loads((folder / "result.json").read_text())
+
+
+def results(name: str, folder: Path, quick: bool) -> Found:
+    """Return what the seeds of a policy come to."""
+    if quick:
+        return train(folder / name, f"{CONFIG}:{name},smoke", f"--config.seeds={SEEDS}")["runs"]
+    if name != "magnitude_pruned":
+        return train(folder / name, f"{CONFIG}:{name}", f"--config.seeds={SEEDS}")["runs"]
+    generations: Any = get_config().generations
+    half = f"--config.generations={generations // 2}"
+    train(folder / "dense_half", f"{CONFIG}:dense", f"--config.seeds={SEEDS}", half)
+    return [
+        train(
+            folder / f"{name}_{seed}",
+            f"{CONFIG}:{name}",
+            f"--config.seed={seed}",
+            f"--config.policy.trained={folder / 'dense_half' / 'policies' / f'{seed}.npz'}",
+            half,
+        )
+        for seed in range(SEEDS)
+    ]
+
+
+def rows_of(name: str, found: Found | None) -> Iterator[Row]:
+    """Yield a row a seed and a cost; without values if it was not run."""
+    shown = name.replace("_", " ")
+    for seed in range(SEEDS):
+        for key, called in MEASURED.items():
+            value = None if found is None else float(found[seed][key]["mean"])
+            yield Row(f"{shown}, seed {seed}: {called}", value, unit="return")
+    for key, called in COSTS.items():
+        # Of all seeds: an architecture's cost can depend on what was found.
+        value = None if found is None else float(np.mean([run[key] for run in found]))
+        yield Row(f"{shown}: {called}", value, unit=called)
+
+
+def draw(all_found: dict[str, Found], path: Path) -> None:
+    """Draw every seed's return over the policies, beside the bits of each."""
+    (returns, bits), finish = new_panels(
+        2,
+        "Hopper with each policy, at equal evaluations",
+        f"Every seed's final policy on starts that selected nothing · {machine()}",
+        height=5.4,
+    )
+    names = list(all_found)
+    for place, found in enumerate(all_found.values()):
+        values = [run["return_without_bonus"]["mean"] for run in found]
+        returns.plot(values, [place] * len(values), "o", color="#0072b2", alpha=0.8)
+        kilobits = np.mean([run["bits"] for run in found]) / 1000
+        bits.plot([kilobits], [place], "o", color="#007a5a")
+    for axes, label in (
+        (returns, "return without bonus"),
+        (bits, "thousand bits of weights and structure"),
+    ):
+        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+    bits.set_xlim(left=0)
+    bits.set_yticklabels([])
+    finish([], path)
+
+
+def main() -> None:
+    """Run what was not run yet, print, write after every policy."""
+    arguments = command_line(__doc__)
+    folder = Path("runs") / ("hopper_quick" if arguments.quick else "hopper")
+    all_found: dict[str, Found] = {}
+    for name in QUICK if arguments.quick else POLICIES:
+        all_found[name] = results(name, folder, arguments.quick)
+        rows = [row for other in POLICIES for row in rows_of(other, all_found.get(other))]
+        print(f"{name}: {[round(run['return']['mean']) for run in all_found[name]]}", flush=True)
+        if arguments.json:
+            last = len(all_found) == len(POLICIES) or arguments.quick
+            report("hopper", rows, arguments.json, (lambda p: draw(all_found, p)) if last else None)
+    if not arguments.json:
+        report("hopper", rows, None)
+
+
+if __name__ == "__main__":
+    main()
