@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from esenas_jax import policies, tasks
-from esenas_jax.population import Population
+from esenas_jax.population import LANES, LANES_ENDLESS, Population
 from esenas_jax.rollout import rollout
 from esenas_jax.tasks.task import Lens
 
@@ -417,3 +417,16 @@ def test_bad_input_is_refused_in_one_sentence(arguments, error, message):
     with pytest.raises(error) as raised:
         Population(**arguments)
     assert str(raised.value) == message
+
+
+def test_worlds_that_never_end_early_have_more_lanes_unless_told():
+    endless = tasks.episodes(tasks.pendulum())
+    ending = tasks.episodes(tasks.mountain_car())
+    assert Population().lanes_for(endless) == LANES_ENDLESS["cpu"]
+    assert Population().lanes_for(ending) == LANES["cpu"] < LANES_ENDLESS["cpu"]
+    assert Population(lanes=5).lanes_for(endless) == Population(lanes=5).lanes_for(ending) == 5
+    # What says that it never ends does not.
+    world = endless.environment
+    state, _ = world.reset(jax.random.key(0))
+    _, seen = jax.lax.scan(world.step, state, jnp.ones((200, 1), jnp.float32))
+    assert not seen.done.any()
