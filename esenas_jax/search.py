@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax import _checks
-from esenas_jax.controllers import Controller
+from esenas_jax.controllers import Controller, additive_expectation
 from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
 from esenas_jax.population import Population
@@ -76,6 +76,7 @@ class SearchState(NamedTuple):
     moments: Moments  # of observations
     incumbent: Incumbent
     discarded: Array  # int32 [], generations discarded in a row
+    expectation: PyTree = ()  # of scores, by architecture; () without a baseline of that kind
 
 
 class Metrics(NamedTuple):
@@ -134,6 +135,7 @@ def es_enas(
     starts: Starts = Starts.CANDIDATE,
     shared_architecture: bool = False,
     propose_every: int = 1,
+    baseline_rate: float | None = None,
     max_failed: float = 0.4,
 ) -> Search:
     """Return the search for the architecture and weights that maximise a task's score.
@@ -150,6 +152,9 @@ def es_enas(
             code draws one for each.
         propose_every: k, candidate i keeps its architecture for k generations, and the controller
             hears of the last of them; released 1. Iris has 50, and hears of the first.
+        baseline_rate: in (0, 1], from the score of every candidate the strategy takes away what was
+            to be expected of its architecture (`controllers.additive_expectation`, which learns at
+            this rate); None, as released, takes nothing. The controller's scores are left alone.
         max_failed: share of failed candidates in [0, 1] above which a generation is discarded:
             the counter advances and nothing else changes. Released 0.4. A generation whose update
             is not finite is discarded too.
@@ -198,6 +203,9 @@ def es_enas(
     jax.eval_shape(strategy.init, jax.ShapeDtypeStruct((policy.num_params,), jnp.float32))
     propose_every = _checks.integer("propose_every", propose_every, 1)
     max_failed = _checks.real("max_failed", max_failed, 0.0, 1.0)
+    expectation = (
+        None if baseline_rate is None else additive_expectation(policy.space, baseline_rate)
+    )
     num_candidates = strategy.num_candidates
     tolerated = math.floor(max_failed * num_candidates + 1e-9)
     all_ids = jnp.arange(num_candidates, dtype=jnp.int32)
@@ -224,6 +232,7 @@ def es_enas(
                 moments=moments,
             ),
             discarded=jnp.int32(0),
+            expectation=() if expectation is None else expectation.init(),
         )
 
     # --- candidates -------------------------------------------------------------------------------
@@ -311,8 +320,13 @@ def es_enas(
         valid = (
             jnp.isfinite(scores.strategy) & jnp.isfinite(scores.controller) & ~evaluations.failed
         )
-        fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(scores.strategy)
+        surprise, expected = scores.strategy, state.expectation
+        if expectation is not None:
+            surprise = surprise - expectation.foretell(expected, genotypes)
+            expected = expectation.update(expected, genotypes, scores.strategy, valid)
+        fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(surprise)
         arrived = jnp.zeros(num_candidates, bool).at[ids].set(valid)
+        place = jnp.zeros(num_candidates, jnp.int32).at[ids].set(jnp.arange(ids.size))
 
         with jax.named_scope(Part.UPDATE):
             strategy_state, strategy_metrics = strategy.update(
@@ -321,6 +335,7 @@ def es_enas(
                 fitness,
                 arrived,
                 population.total(strategy.num_directions),
+                lambda i: policy.used(jax.tree.map(lambda x: x[place[i]], genotypes)),
             )
         with jax.named_scope(Part.CONTROLLER):
             controller_state, controller_metrics = controller.update(
@@ -359,6 +374,7 @@ def es_enas(
             controller=controller_state,
             moments=moments,
             incumbent=incumbent,
+            expectation=expected,
         )
         new_state = _where(discard, state, learnt)._replace(
             generation=state.generation + 1,

@@ -1,8 +1,32 @@
-"""Controllers: the combinatorial half. Reading order: controller, constant, random, evolution."""
+"""Controllers: the combinatorial half.
 
+Reading order: controller, constant, latest, random, evolution, distribution, factorised,
+autoregressive, policy_gradient, cross_entropy, expectation.
+"""
+
+from esenas_jax.controllers.autoregressive import autoregressive
 from esenas_jax.controllers.constant import constant
 from esenas_jax.controllers.controller import Controller
+from esenas_jax.controllers.cross_entropy import cross_entropy
+from esenas_jax.controllers.distribution import Distribution, Parameterisation, as_genotype
 from esenas_jax.controllers.evolution import regularized_evolution
+from esenas_jax.controllers.expectation import additive_expectation
+from esenas_jax.controllers.factorised import factorised
+from esenas_jax.controllers.policy_gradient import ppo, reinforce
 from esenas_jax.controllers.random import random
 
-__all__ = ["Controller", "constant", "random", "regularized_evolution"]
+__all__ = [
+    "Controller",
+    "Distribution",
+    "Parameterisation",
+    "additive_expectation",
+    "as_genotype",
+    "autoregressive",
+    "constant",
+    "cross_entropy",
+    "factorised",
+    "ppo",
+    "random",
+    "regularized_evolution",
+    "reinforce",
+]

@@ -1,5 +1,7 @@
 """Augmented random search."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
 
@@ -7,6 +9,7 @@ from esenas_jax import _checks
 from esenas_jax.strategies.finite_differences import (
     Optimizer,
     Outcome,
+    Unused,
     best_half,
     finite_differences,
     kept,
@@ -26,6 +29,7 @@ def ars(
     num_elites: int | None = None,
     optimizer: Optimizer = optax.sgd,
     noise: Noise | None = None,
+    unused: Unused = Unused.KEPT,
 ) -> Strategy:
     """Return augmented random search (arXiv 1803.07055, Algorithm 2).
 
@@ -46,6 +50,7 @@ def ars(
         num_elites: b, how many directions are kept, in [1, num_directions]; all by default.
         optimizer: step size -> optax optimiser; plain ascent by default.
         noise: source of perturbations, `gaussian()` by default.
+        unused: what becomes of perturbations of parameters that an architecture does not use.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -54,7 +59,7 @@ def ars(
     _checks.integer("num_directions", num_directions, 1)
     _checks.integer("num_elites", elites, 1, num_directions)
 
-    def direction_weights(outcome: Outcome) -> Array:
+    def direction_weights(outcome: Outcome) -> tuple[Array, Callable[[Array], Array]]:
         keep = kept(best_half(outcome), outcome.valid, elites)
         count = jnp.maximum(jnp.sum(keep, dtype=jnp.float32), 1.0)
         assert outcome.minus is not None
@@ -62,8 +67,11 @@ def ars(
         deviation = returns - jnp.sum(jnp.where(keep, returns, 0.0)) / (2.0 * count)
         std = jnp.sqrt(jnp.sum(jnp.where(keep, deviation**2, 0.0)) / (2.0 * count))
         moves = keep & (spread(returns, keep) > 0)
-        difference = outcome.plus - outcome.minus
-        return jnp.where(moves, difference / (count * jnp.where(std > 0, std, 1.0)), 0.0)
+
+        def weighed(difference: Array) -> Array:
+            return jnp.where(moves, difference / (count * jnp.where(std > 0, std, 1.0)), 0.0)
+
+        return returns, weighed
 
     return finite_differences(
         direction_weights,
@@ -74,4 +82,5 @@ def ars(
         antithetic=True,
         optimizer=optimizer,
         noise=noise or gaussian(),
+        unused=unused,
     )

@@ -9,6 +9,7 @@ from esenas_jax import _checks
 from esenas_jax.strategies.finite_differences import (
     Optimizer,
     Outcome,
+    Unused,
     finite_differences,
     kept,
     largest_difference,
@@ -33,6 +34,7 @@ def es(
     double_when_truncated: bool = True,
     optimizer: Optimizer = optax.sgd,
     noise: Noise | None = None,
+    unused: Unused = Unused.KEPT,
 ) -> Strategy:
     r"""Return the ES strategy; the defaults are the released ones.
 
@@ -58,6 +60,7 @@ def es(
             a released compatibility quirk.
         optimizer: step size -> optax optimiser, `optax.adam` say; plain ascent by default.
         noise: source of perturbations, `gaussian()` by default.
+        unused: what becomes of perturbations of parameters that an architecture does not use.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -66,7 +69,7 @@ def es(
     _checks.integer("num_directions", num_directions, 1)
     _checks.integer("num_elites", elites, 1, num_directions)
 
-    def direction_weights(outcome: Outcome) -> Array:
+    def direction_weights(outcome: Outcome) -> tuple[Array, Callable[[Array], Array]]:
         plus, minus, valid = outcome.plus, outcome.minus, outcome.valid
         perturbed = plus[None] if minus is None else jnp.stack([plus, minus])  # [halves, D]
         include = outcome.exact_valid & (shape_exact or minus is None)
@@ -78,15 +81,21 @@ def es(
         if minus is None:
             # Without a finite exact mean there is nothing to compare with: no direction counts.
             valid = valid & outcome.exact_valid
-            shaped, difference = outcome._replace(plus=perturbed[0]), perturbed[0] - exact
+            shaped = outcome._replace(plus=perturbed[0])
+            perturbed = perturbed - exact
         else:
             shaped = outcome._replace(plus=perturbed[0], minus=perturbed[1])
-            difference = (perturbed[0] - perturbed[1]) / 2.0
-            if double_when_truncated and elites < num_directions:
-                difference = 2.0 * difference
         keep = kept(ranking(shaped), valid, elites)
         count = jnp.maximum(jnp.sum(keep, dtype=jnp.float32), 1.0)
-        return jnp.where(keep, difference / (count * outcome.noise_std), 0.0)
+
+        def weighed(difference: Array) -> Array:
+            if minus is not None:
+                difference = difference / 2.0
+                if double_when_truncated and elites < num_directions:
+                    difference = 2.0 * difference
+            return jnp.where(keep, difference / (count * outcome.noise_std), 0.0)
+
+        return perturbed, weighed
 
     return finite_differences(
         direction_weights,
@@ -97,4 +106,5 @@ def es(
         antithetic=antithetic,
         optimizer=optimizer,
         noise=noise or gaussian(),
+        unused=unused,
     )

@@ -3,6 +3,7 @@
 They differ in one function: how the scores of a generation become a weight per direction.
 """
 
+import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import optax
 
 from esenas_jax import _checks
 from esenas_jax.strategies.noise import Noise
-from esenas_jax.strategies.strategy import Metrics, Strategy, Total
+from esenas_jax.strategies.strategy import Metrics, Strategy, Total, Used
 from esenas_jax.types import Array, Key, PyTree
 
 # step_size -> optax optimiser; optax.sgd with no momentum is plain gradient ascent here.
@@ -30,8 +31,32 @@ class Outcome(NamedTuple):
     noise_std: Array  # float32 []
 
 
-# outcome -> (weight [D] of every direction in the gradient, directions that count)
-DirectionWeights = Callable[[Outcome], Array]
+class Unused(enum.Enum):
+    """What becomes of perturbations of parameters that a candidate's architecture does not use.
+
+    The score of architecture m does not depend on the noise g_j of a parameter j that m does not
+    use, so E[score g_j] = 0: what g_j adds to the update is noise and nothing else.
+
+    - KEPT: it is added, as released.
+    - ZERO: it is left out. With halves of one pair that run different architectures, + g_j counts
+      where the plus half uses j, and - g_j where the minus half does. Of scores as they are the
+      expectation is that of KEPT, exactly; shaping by the generation's own scores makes it so up
+      to terms of 1/N, as it does of KEPT.
+    - SHARED: as ZERO, and the sum of every parameter is divided by the share of the candidates
+      that use it: the mean over users, where the release has that over all. It is another
+      estimator: its expectation is 1/P(use) times as long, parameter by parameter, so a step size
+      of KEPT is too large for it by about as much.
+    """
+
+    KEPT = "kept"
+    ZERO = "zero"
+    SHARED = "shared"
+
+
+# outcome -> what the halves of all directions are worth, float32 [halves, D], and how the
+# difference of a direction's halves [D] (of forward differences, the one there is) becomes its
+# weight in the gradient: 0 for a direction that does not count.
+DirectionWeights = Callable[[Outcome], tuple[Array, Callable[[Array], Array]]]
 
 
 class Hyper(NamedTuple):
@@ -60,6 +85,7 @@ def finite_differences(
     antithetic: bool,
     optimizer: Optimizer,
     noise: Noise,
+    unused: Unused,
 ) -> Strategy:
     """Return the strategy that ascends sum_d weight_d * noise_d.
 
@@ -67,6 +93,7 @@ def finite_differences(
     """
     num_directions = _checks.integer("num_directions", num_directions, 1)
     num_exact = _checks.integer("num_exact", num_exact, 0 if antithetic else 1)
+    unused = Unused(_checks.known("unused", getattr(unused, "value", unused), _UNUSED_NAMES))
     hyper = (_checks.positive("noise_std", noise_std), _checks.positive("step_size", step_size))
     halves = 2 if antithetic else 1
     num_perturbed = halves * num_directions
@@ -104,12 +131,25 @@ def finite_differences(
         return jax.lax.cond((pairs[:, 0] == pairs[:, 1]).all(), by_pairs, one_by_one)
 
     def update(
-        key: Key, state: State, fitness: Array, valid: Array, total: Total
+        key: Key,
+        state: State,
+        fitness: Array,
+        valid: Array,
+        total: Total,
+        used: Used | None = None,
     ) -> tuple[State, Metrics]:
-        weight = direction_weights(_outcome(state, fitness, valid))
-        # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
+        values, weighed = direction_weights(_outcome(state, fitness, valid))
         size = state.params.size
-        ascent = total(lambda d: weight[d] * noise.sample(key, state.noise, d, size))
+
+        def noise_of(d: Array) -> Array:
+            return noise.sample(key, state.noise, d, size)
+
+        if unused is Unused.KEPT:
+            weight = weighed(values[0] - values[1] if antithetic else values[0])
+            # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
+            ascent = total(lambda d: weight[d] * noise_of(d))
+        else:
+            ascent = _of_users(values, weighed, total, used, noise_of)
         # The one minus of the package: optax descends, fitness is maximised.
         with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
             transformation = optimizer(state.hyper.step_size)
@@ -117,6 +157,31 @@ def finite_differences(
         step = jnp.asarray(updates)
         metrics = {"update_norm": jnp.linalg.norm(step)}
         return state._replace(params=state.params + step, optimizer=opt_state), metrics
+
+    def _of_users(
+        values: Array, weighed: Callable, total: Total, used: Used | None, noise_of: Callable
+    ) -> Array:
+        assert used is not None
+        counts = weighed(jnp.ones(num_directions, jnp.float32)) != 0
+        number = jnp.sum(counts, dtype=jnp.float32) * halves
+        # What the halves have in common no longer cancels where only one of them uses a parameter.
+        common = jnp.sum(jnp.where(counts, values, 0.0)) / jnp.maximum(number, 1.0)
+        if not antithetic:
+            common = jnp.zeros_like(common)  # taken from the exact mean already
+        weights = [weighed(half - common) for half in values]
+
+        def one(d: Array) -> tuple[Array, Array]:
+            perturbation, moved, users = noise_of(d), 0.0, 0.0
+            for h, weight in enumerate(weights):
+                uses = used(halves * d + h).astype(jnp.float32)
+                moved = moved + (-1.0) ** h * weight[d] * uses * perturbation
+                users = users + jnp.where(counts[d], uses, 0.0)
+            return jnp.asarray(moved), jnp.asarray(users)
+
+        ascent, users = total(one)
+        if unused is Unused.SHARED:
+            ascent = ascent * number / jnp.maximum(users, 1.0)
+        return ascent
 
     def _outcome(state: State, fitness: Array, valid: Array) -> Outcome:
         halved = fitness[:num_perturbed].reshape(num_directions, halves)
@@ -145,6 +210,9 @@ def finite_differences(
         update=update,
         pair=lambda i: jnp.where(i < num_perturbed, i // halves, i),
     )
+
+
+_UNUSED_NAMES = [unused.value for unused in Unused]
 
 
 def best_half(outcome: Outcome) -> Array:

@@ -8,6 +8,8 @@ from esenas_jax.types import Array, Key, PyTree
 # total(f) is the sum of f(d) over all directions d. The population provides it: it alone knows how
 # the directions are chunked and who makes which, so a strategy never holds a block of noise [D, P].
 Total = Callable[[Callable[[Array], PyTree]], PyTree]
+# used(i) is bool [P], which parameters the architecture of candidate i uses.
+Used = Callable[[Array], Array]
 Metrics = dict[str, Array]
 
 
@@ -26,8 +28,8 @@ class Strategy(NamedTuple):
     candidate: Callable[[Key, PyTree, Array], Array]  # noise key, state, i -> parameters [P]
     # noise key, state, ids [n] -> parameters [n, P]: `candidate` of each, in what it costs at best
     candidates: Callable[[Key, PyTree, Array], Array]
-    # noise key, state, fitness [N], valid [N], total -> (state, metrics)
-    update: Callable[[Key, PyTree, Array, Array, Total], tuple[PyTree, Metrics]]
+    # noise key, state, fitness [N], valid [N], total, used -> (state, metrics)
+    update: Callable[[Key, PyTree, Array, Array, Total, Used], tuple[PyTree, Metrics]]
     pair: Callable[[Array], Array]  # i -> an index that only the halves of one pair share
 
     @property

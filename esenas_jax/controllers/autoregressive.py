@@ -1,0 +1,357 @@
+"""A distribution whose every decision depends on those before it: an LSTM that points at options.
+
+As ENAS (arXiv 1802.03268) and pointer networks (arXiv 1506.03134) have it; the controller of
+arXiv 1907.06511 is described so, and was not released.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from esenas_jax import _checks
+from esenas_jax.controllers.distribution import Distribution, Parameterisation, refusal
+from esenas_jax.controllers.factorised import NEGLIGIBLE
+from esenas_jax.spaces import Chosen, Conditional, OneOf, Product, Repeat, Space, SubsetOf
+from esenas_jax.types import Array, Genotype, Key, PyTree
+
+MOST_GROUPS = 64  # steps that a repeated choice takes, by default
+
+
+class Memory(NamedTuple):
+    """What has been decided so far, as the network has it."""
+
+    carry: PyTree  # of the LSTM
+    last: Array  # float32 [units], the embedding of the latest decision
+
+
+# How to decide: key (None if none is needed), logits [..., n], what was drawn (None if nothing) ->
+# the option, int32 [...].
+Pick = Callable[[Key | None, Array, Array | None], Array]
+
+
+class Part(NamedTuple):
+    """The decisions of one space, one after the other."""
+
+    steps: int  # T
+    init: Callable[[Key], PyTree]  # -> parameters
+    # pick, step of the LSTM, parameters, memory, key or None, draw or None
+    # -> memory, draw, log-probabilities [T]
+    run: Callable[..., tuple[Memory, Genotype, Array]]
+
+
+def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Parameterisation:
+    """Return the parameterisation by an LSTM; its first draws are nearly uniform.
+
+    A step of the LSTM sees the embedding of the latest decision and one of the question asked, and
+    its state gives the logits: of a choice by a linear layer; of a set by the products of its
+    query with an embedding of every item, those drawn already left out. A choice that is repeated
+    (a colour for every edge) is decided in groups: the decisions of a group depend on those of the
+    groups before, and not on each other. Choices of options that were not chosen are not asked:
+    the memory passes them by.
+
+    Args:
+        units: of the LSTM and of all embeddings, at least 1.
+        groups: how many decisions each group has, for repeated choices of as many in all; by
+            default at most 64 groups of equal size. `experiments.build` gives the edges that leave
+            a node.
+
+    Raises:
+        ValueError: if a number is below 1; when called, if the space has numbers from a range.
+    """
+    units = _checks.integer("units", units, 1)
+    sizes = tuple(_checks.integer("groups", size, 1) for size in groups or ())
+    cell = nn.OptimizedLSTMCell(units)
+
+    def distribution(space: Space) -> Distribution:
+        part = _part(space, units, sizes)
+
+        def init(key: Key) -> PyTree:
+            k_cell, k_part = jax.random.split(key)
+            empty = jnp.zeros(units, jnp.float32)
+            carry = cell.initialize_carry(k_cell, (units,))
+            return cell.init(k_cell, carry, empty), part.init(k_part)
+
+        def run(params: PyTree, pick: Pick, key: Key | None, draw: Genotype | None) -> tuple:
+            def step(memory: Memory, question: Array) -> tuple[Memory, Array]:
+                carry, seen = cell.apply(params[0], memory.carry, memory.last + question)
+                return Memory(carry, memory.last), seen
+
+            empty = jnp.zeros(units, jnp.float32)
+            memory = Memory((empty, empty), empty)
+            return part.run(pick, step, params[1], memory, key, draw)[1:]
+
+        return Distribution(
+            space=space,
+            steps=part.steps,
+            init=init,
+            sample=lambda key, params: run(params, _drawn, key, None)[0],
+            log_probs=lambda params, draw: run(params, _given, None, draw)[1],
+            mode=lambda params: run(params, _likeliest, None, None)[0],
+        )
+
+    return distribution
+
+
+def _drawn(key: Key | None, logits: Array, given: Array | None) -> Array:
+    del given
+    assert key is not None
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def _given(key: Key | None, logits: Array, given: Array | None) -> Array:
+    del key, logits
+    assert given is not None
+    return given
+
+
+def _likeliest(key: Key | None, logits: Array, given: Array | None) -> Array:
+    del key, given
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def _part(space: Space, units: int, groups: tuple[int, ...]) -> Part:
+    match space:
+        case OneOf():
+            return _choices(space.num_categories, (1,), units, lambda x: x[0], lambda x: x[None])
+        case SubsetOf():
+            return _subset(space, units)
+        case Repeat(space=OneOf(), times=times) if times:
+            if sum(groups) != times:
+                each = -(-times // MOST_GROUPS)
+                groups = tuple(min(each, times - i) for i in range(0, times, each))
+            return _choices(space.space.num_categories, groups, units, lambda x: x, lambda x: x)
+        case Repeat():
+            return _repeat(space, units, groups)
+        case Product():
+            return _product(space, units, groups)
+        case Conditional():
+            return _conditional(space, units, groups)
+    raise refusal(space, "An autoregressive distribution")
+
+
+def _choices(
+    n: int,
+    groups: tuple[int, ...],
+    units: int,
+    as_draw: Callable[[Array], Array],
+    as_array: Callable[[Array], Array],
+) -> Part:
+    """Return the part of independent choices of n, decided group by group."""
+    widest, total = max(groups), sum(groups)
+    # Where the decisions of every group lie; a place past the last fills a group up.
+    starts = [sum(groups[:i]) for i in range(len(groups))]
+    places = jnp.array(
+        [
+            [start + i if i < size else total for i in range(widest)]
+            for start, size in zip(starts, groups, strict=True)
+        ],
+        jnp.int32,
+    )
+
+    def init(key: Key) -> dict[str, Array]:
+        k_question, k_head, k_embedding = jax.random.split(key, 3)
+        return {
+            "question": _small(k_question, (len(groups), units)),
+            "head": _small(k_head, (units, widest, n), 0.1),
+            "bias": jnp.zeros((len(groups), widest, n), jnp.float32),
+            "embedding": _small(k_embedding, (widest, n, units)),
+        }
+
+    def run(
+        pick: Pick,
+        step: Callable,
+        params: dict[str, Array],
+        memory: Memory,
+        key: Key | None,
+        draw: Array | None,
+    ) -> tuple[Memory, Array, Array]:
+        def group(memory: Memory, asked: tuple) -> tuple[Memory, tuple[Array, Array]]:
+            question, bias, mine, key, given = asked
+            memory, seen = step(memory, question)
+            logits = jnp.einsum("u,ugn->gn", seen, params["head"]) + bias
+            option = pick(key, logits, given)
+            real = mine < total
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), option[:, None], 1)[:, 0]
+            made = params["embedding"][jnp.arange(widest), option]
+            last = jnp.sum(jnp.where(real[:, None], made, 0.0), axis=0) / jnp.sqrt(
+                jnp.sum(real, dtype=jnp.float32)
+            )
+            return Memory(memory.carry, last), (option, jnp.where(real, log_prob, 0.0))
+
+        keys = None if key is None else jax.random.split(key, len(groups))
+        given = None if draw is None else jnp.append(as_array(draw), 0)[places]
+        asked = (params["question"], params["bias"], places, keys, given)
+        memory, (option, log_prob) = jax.lax.scan(group, memory, asked)
+
+        def in_order(x: Array) -> Array:
+            return jnp.zeros(total + 1, x.dtype).at[places.ravel()].set(x.ravel())[:total]
+
+        return memory, as_draw(in_order(option)), in_order(log_prob)
+
+    return Part(total, init, run)
+
+
+def _subset(space: SubsetOf, units: int) -> Part:
+    n, k = space.num_items, space.num_chosen
+
+    def init(key: Key) -> dict[str, Array]:
+        k_question, k_item, k_embedding = jax.random.split(key, 3)
+        return {
+            "question": _small(k_question, (k, units)),
+            "item": _small(k_item, (n, units), 0.1),
+            "bias": jnp.zeros(n, jnp.float32),
+            "embedding": _small(k_embedding, (n, units)),
+        }
+
+    def run(
+        pick: Pick,
+        step: Callable,
+        params: dict[str, Array],
+        memory: Memory,
+        key: Key | None,
+        draw: Array | None,
+    ) -> tuple[Memory, Array, Array]:
+        def one(carry: tuple[Memory, Array], asked: tuple) -> tuple:
+            memory, left = carry
+            question, key, given = asked
+            memory, seen = step(memory, question)
+            logits = jnp.where(left, params["item"] @ seen + params["bias"], NEGLIGIBLE)
+            item = pick(key, logits, given)
+            if space.distinct:
+                left = left.at[item].set(False)
+            memory = Memory(memory.carry, params["embedding"][item])
+            return (memory, left), (item, jax.nn.log_softmax(logits)[item])
+
+        keys = None if key is None else jax.random.split(key, k)
+        carry = (memory, jnp.ones(n, bool))
+        (memory, _), made = jax.lax.scan(one, carry, (params["question"], keys, draw), length=k)
+        return memory, *made
+
+    return Part(k, init, run)
+
+
+def _repeat(space: Repeat, units: int, groups: tuple[int, ...]) -> Part:
+    one = _part(space.space, units, groups)
+
+    def init(key: Key) -> dict[str, PyTree]:
+        k_question, k_one = jax.random.split(key)
+        return {"question": _small(k_question, (space.times, units)), "each": one.init(k_one)}
+
+    def run(
+        pick: Pick,
+        step: Callable,
+        params: dict[str, PyTree],
+        memory: Memory,
+        key: Key | None,
+        draw: Genotype | None,
+    ) -> tuple[Memory, Genotype, Array]:
+        def copy(memory: Memory, asked: tuple) -> tuple[Memory, tuple[Genotype, Array]]:
+            question, key, given = asked
+            memory = Memory(memory.carry, memory.last + question)
+            memory, draw, log_probs = one.run(pick, step, params["each"], memory, key, given)
+            return memory, (draw, log_probs)
+
+        keys = None if key is None else jax.random.split(key, space.times)
+        asked = (params["question"], keys, draw)
+        memory, (drawn, log_probs) = jax.lax.scan(copy, memory, asked, length=space.times)
+        return memory, drawn, log_probs.reshape(-1)
+
+    return Part(space.times * one.steps, init, run)
+
+
+def _product(space: Product, units: int, groups: tuple[int, ...]) -> Part:
+    parts = [_part(leaf, units, groups) for leaf in space.leaves]
+
+    def init(key: Key) -> list[PyTree]:
+        keys = jax.random.split(key, len(parts))
+        return [part.init(k) for part, k in zip(parts, keys, strict=True)]
+
+    def run(
+        pick: Pick,
+        step: Callable,
+        params: list[PyTree],
+        memory: Memory,
+        key: Key | None,
+        draw: Genotype | None,
+    ) -> tuple[Memory, Genotype, Array]:
+        drawn, found = [], []
+        given = [None] * len(parts) if draw is None else space.structure.flatten_up_to(draw)
+        for j, (part, mine, x) in enumerate(zip(parts, params, given, strict=True)):
+            own = None if key is None else jax.random.fold_in(key, j)
+            memory, made, log_probs = part.run(pick, step, mine, memory, own, x)
+            drawn.append(made)
+            found.append(log_probs)
+        return memory, space.structure.unflatten(drawn), jnp.concatenate(found)
+
+    return Part(sum(part.steps for part in parts), init, run)
+
+
+def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Part:
+    choice = _part(space.choice, units, ())
+    options = [None if option is None else _part(option, units, groups) for option in space.options]
+    several = isinstance(space.choice, SubsetOf)
+    places = space.choice.num_chosen if isinstance(space.choice, SubsetOf) else 1
+    carrying = [j for j, option in enumerate(options) if option is not None]
+
+    def init(key: Key) -> dict[str, PyTree]:
+        keys = jax.random.split(key, len(options) + 1)
+        own = [() if o is None else o.init(k) for o, k in zip(options, keys[1:], strict=True)]
+        return {
+            "choice": choice.init(keys[0]),
+            "question": _small(jax.random.fold_in(key, 1), (len(options), units)),
+            "options": own,
+        }
+
+    def run(
+        pick: Pick,
+        step: Callable,
+        params: dict[str, PyTree],
+        memory: Memory,
+        key: Key | None,
+        draw: Chosen | None,
+    ) -> tuple[Memory, Chosen, Array]:
+        k_choice, k_inner = (None, None) if key is None else jax.random.split(key)
+        index = None if draw is None else draw.index
+        memory, index, found = choice.run(pick, step, params["choice"], memory, k_choice, index)
+
+        def place(memory: Memory, asked: tuple) -> tuple[Memory, tuple]:
+            chosen, key, given = asked
+            drawn, log_probs = [()] * len(options), []
+            for j in carrying:
+                question = params["question"][j]
+                before = Memory(memory.carry, memory.last + question)
+                after, made, mine = options[j].run(
+                    pick,
+                    step,
+                    params["options"][j],
+                    before,
+                    None if key is None else jax.random.fold_in(key, j),
+                    None if given is None else given[j],
+                )
+                here = chosen == j
+                memory = jax.tree.map(functools.partial(jnp.where, here), after, memory)
+                drawn[j] = jax.tree.map(
+                    lambda x, here=here: jnp.where(here, x, jnp.zeros_like(x)), made
+                )
+                log_probs.append(jnp.where(here, mine, 0.0))
+            return memory, (tuple(drawn), jnp.concatenate([jnp.zeros(0), *log_probs]))
+
+        inner = None if draw is None else draw.inner
+        if several:
+            keys = None if k_inner is None else jax.random.split(k_inner, places)
+            memory, (inner, each) = jax.lax.scan(place, memory, (index, keys, inner))
+        else:
+            memory, (inner, each) = place(memory, (index, k_inner, inner))
+        return memory, Chosen(index, inner), jnp.concatenate([found, each.reshape(-1)])
+
+    steps = choice.steps + places * sum(options[j].steps for j in carrying)
+    return Part(steps, init, run)
+
+
+def _small(key: Key, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+    """Draw entries whose vectors of `units` have a length of about `scale`."""
+    return scale * jax.random.normal(key, shape, jnp.float32) / jnp.sqrt(jnp.float32(shape[-1]))
