@@ -25,9 +25,11 @@ import optax
 from ml_collections import ConfigDict, config_dict
 
 from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
+from esenas_jax.controllers import Controller
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
+from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
 
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
@@ -156,7 +158,14 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "controller": {
         f.__name__: f
-        for f in (controllers.constant, controllers.random, controllers.regularized_evolution)
+        for f in (
+            controllers.constant,
+            controllers.random,
+            controllers.regularized_evolution,
+            controllers.reinforce,
+            controllers.ppo,
+            controllers.cross_entropy,
+        )
     },
     "objective": {"shifted_return": objectives.shifted_return},
     "population": {"Population": Population},
@@ -201,6 +210,9 @@ SHARED_OUT = ("candidates", "runs")  # what several devices share out
 DERIVED: dict[str, None] = {"population_size": None}  # the candidates of a generation
 
 
+MOST_STEPS = 100  # groups of decisions that a proposal takes one after the other
+
+
 def momentum(step_size: Any) -> optax.GradientTransformation:
     """Gradient ascent with momentum 0.9."""
     return optax.sgd(step_size, momentum=0.9)
@@ -218,6 +230,11 @@ CHOICES: dict[str, dict[str, Any]] = {
     "weight_init": _INITIALIZERS,
     "bias_init": _INITIALIZERS,
     "starts": {start.value: start for start in Starts},
+    "unused": {unused.value: unused for unused in strategies.Unused},
+    # The second is made when the policy is known, whose nodes group its decisions.
+    "parameterisation": {
+        f.__name__: f for f in (controllers.factorised, controllers.autoregressive)
+    },
 }
 
 
@@ -379,9 +396,13 @@ def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
         if not values or len(set(values)) < len(values):
             raise ValueError(f"sweep.{name} must be different numbers, got {values}.")
         section, field = name.split(".")
-        more = {"noise": strategies.gaussian()} if section == "strategy" else {}
         for value in values:  # as the factory would refuse it
-            _call(section, {**config[section], field: value}, **more)
+            changed = {**config[section], field: value}
+            if section == "controller":
+                _controller(changed, search.policy, search.strategy)
+            else:
+                more = {"noise": strategies.gaussian()} if section == "strategy" else {}
+                _call(section, changed, **more)
     return sweep
 
 
@@ -398,16 +419,13 @@ def build(config: Any) -> Search:
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     strategy = _call("strategy", config["strategy"], noise=_call("noise", config["noise"]))
-    controller = dict(config["controller"])
-    if controller.get("population_size", 0) is None:
-        controller["population_size"] = strategy.num_candidates
     return _call(
         "search",
         config["search"],
         policy=policy,
         task=task,
         strategy=strategy,
-        controller=_call("controller", controller, space=policy.space),
+        controller=_controller(config["controller"], policy, strategy),
         objective=_call("objective", config["objective"]),
         population=_call(
             "population",
@@ -417,6 +435,17 @@ def build(config: Any) -> Search:
             virtual_shards=config["virtual_shards"],
         ),
     )
+
+
+def _controller(section: Mapping[str, Any], policy: Policy, strategy: Strategy) -> Controller:
+    given = dict(section)
+    if given.get("population_size", 0) is None:
+        given["population_size"] = strategy.num_candidates
+    if given.get("parameterisation") == "autoregressive":
+        nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
+        few = nodes if len(nodes) < MOST_STEPS else None
+        given["parameterisation"] = controllers.autoregressive(groups=few)
+    return _call("controller", given, space=policy.space)
 
 
 def require(config: Any, *names: str) -> None:
@@ -443,7 +472,7 @@ def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
     arguments = {name: None if value == "None" else value for name, value in given.items()}
     function = _named(f"{kind}.name", arguments.pop("name"), FUNCTIONS[kind])
     for key, choices in CHOICES.items():
-        if key in arguments:
+        if key in arguments and not callable(arguments[key]):
             arguments[key] = _named(f"{kind}.{key}", arguments[key], choices)
     allowed = [p for p in inspect.signature(function).parameters if p not in FROM_ELSEWHERE]
     if set(arguments) != set(allowed):

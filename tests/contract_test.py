@@ -106,6 +106,7 @@ STRATEGIES = {
     "es, forward": lambda: strategies.es(
         12, 3, 0.1, 0.05, antithetic=False, noise=strategies.rademacher()
     ),
+    "es, of users": lambda: strategies.es(6, 3, 0.1, 0.05, unused=strategies.Unused.SHARED),
     "ars V2-t": lambda: strategies.ars(6, 3, 0.1, 0.05, num_elites=4),
     "ars without exact": lambda: strategies.ars(
         6, 0, 0.1, 0.05, noise=strategies.shared_table(2**10, "float16")
@@ -115,12 +116,18 @@ CONTROLLERS = {
     "constant": controllers.constant,
     "random": lambda space: controllers.random(space, num_best=3),
     "regularized_evolution": lambda space: controllers.regularized_evolution(space, 10),
+    "reinforce": lambda space: controllers.reinforce(space, entropy_weight=0.1),
+    "ppo, autoregressive": lambda space: controllers.ppo(
+        space, controllers.autoregressive(4), minibatch_size=8
+    ),
+    "cross_entropy": controllers.cross_entropy,
 }
 OPTIONS = {
     "defaults": {},
     "paired": {"starts": Starts.PAIR, "shared_architecture": True},
     "every other": {"starts": Starts.GENERATION, "propose_every": 2},
     "fixed": {"starts": Starts.FIXED, "objective": objectives.shifted_return(1.0)},
+    "baseline": {"baseline_rate": 0.5},
 }
 # Every row is in it at least once, and the pairs that know of each other meet.
 TABLE = [
@@ -130,6 +137,9 @@ TABLE = [
     ("pendulum", "independent_edges", "es, truncated, adam, ranks", "random", "paired"),
     ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
     ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),
+    ("regression", "edge_pruned", "es, of users", "reinforce", "baseline"),
+    ("regression", "edge_pruned", "ars V2-t", "ppo, autoregressive", "paired"),
+    ("regression", "partitioned", "es", "cross_entropy", "every other"),
     (
         "mountain car normalized as ars, twice, held",
         "partitioned",

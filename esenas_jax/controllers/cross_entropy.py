@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 def cross_entropy(
     space: Space,
-    num_elites: int,
+    elite_share: float = 0.125,
     smoothing: float = 0.3,
     floor: float = 0.05,
     num_best: int = 8,
@@ -40,7 +40,7 @@ def cross_entropy(
     """Return the cross-entropy method for combinatorial spaces (Rubinstein, 1999).
 
     The probabilities p of every decision's options move towards the frequencies f they have among
-    the `num_elites` best candidates of a generation, and keep a floor:
+    the best candidates of a generation, `elite_share` of them, and keep a floor:
 
         q <- (1 - smoothing) q + smoothing f,    p = (1 - floor) q + floor / options.
 
@@ -50,7 +50,7 @@ def cross_entropy(
 
     Args:
         space: of the policy; of choices among options.
-        num_elites: at least 1; at most as many as candidates come in a generation count.
+        elite_share: of the candidates of a generation, in (0, 1]; there is one at least.
         smoothing: in (0, 1]; 1 forgets all earlier generations.
         floor: in [0, 1], the share of a proposal's decisions that stays uniform.
         num_best: how many architectures `best` offers, at least 1: the likeliest, then the best of
@@ -60,7 +60,7 @@ def cross_entropy(
         ValueError: if a number is outside its range, or the space has numbers from a range.
     """
     distribution = factorised(space)
-    num_elites = _checks.integer("num_elites", num_elites, 1)
+    share = _checks.real("elite_share", _checks.positive("elite_share", elite_share), 0.0, 1.0)
     smoothing = _checks.real("smoothing", _checks.positive("smoothing", smoothing), 0.0, 1.0)
     floor = _checks.real("floor", floor, 0.0, 1.0)
     num_best = _checks.integer("num_best", num_best, 1)
@@ -89,7 +89,7 @@ def cross_entropy(
     ) -> tuple[State, Metrics]:
         del key, info
         scores = jnp.where(valid, scores, -jnp.inf)
-        border = jax.lax.top_k(scores, min(num_elites, scores.size))[0][-1]
+        border = jax.lax.top_k(scores, max(1, round(share * scores.size)))[0][-1]
         elite = valid & (scores >= border)
         told = spread(scores, valid) > 0
 

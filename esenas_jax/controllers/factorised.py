@@ -7,6 +7,7 @@ from esenas_jax.controllers.distribution import Distribution, refusal
 from esenas_jax.spaces import Chosen, Conditional, OneOf, Product, Repeat, Space, SubsetOf
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
+LEARNING_RATE = 0.1
 NEGLIGIBLE = -1e30  # a logit of what cannot be; -inf has no gradient
 
 
@@ -56,6 +57,7 @@ def _categorical(space: OneOf) -> Distribution:
         sample=lambda key, logits: jax.random.categorical(key, logits).astype(jnp.int32),
         log_probs=log_probs,
         mode=lambda logits: jnp.argmax(logits).astype(jnp.int32),
+        learning_rate=LEARNING_RATE,
     )
 
 
@@ -80,6 +82,7 @@ def _plackett_luce(space: SubsetOf) -> Distribution:
         sample=lambda key, logits: largest(logits + jax.random.gumbel(key, (n,))),
         log_probs=log_probs,
         mode=largest,
+        learning_rate=LEARNING_RATE,
     )
 
 
@@ -96,6 +99,7 @@ def repeated(one: Distribution, times: int) -> Distribution:
         sample=lambda key, params: jax.vmap(one.sample)(jax.random.split(key, times), params),
         log_probs=log_probs,
         mode=jax.vmap(one.mode),
+        learning_rate=LEARNING_RATE,
     )
 
 
@@ -115,6 +119,7 @@ def _same_for_all(one: Distribution, space: SubsetOf) -> Distribution:
         sample=sample,
         log_probs=log_probs,
         mode=lambda params: jnp.broadcast_to(one.mode(params), (k,)),
+        learning_rate=LEARNING_RATE,
     )
 
 
@@ -139,7 +144,8 @@ def _product(space: Product) -> Distribution:
     def mode(params: list[PyTree]) -> Genotype:
         return structure.unflatten([part.mode(p) for part, p in zip(parts, params, strict=True)])
 
-    return Distribution(space, sum(part.steps for part in parts), init, sample, log_probs, mode)
+    steps = sum(part.steps for part in parts)
+    return Distribution(space, steps, init, sample, log_probs, mode, LEARNING_RATE)
 
 
 def _conditional(space: Conditional) -> Distribution:
@@ -200,7 +206,7 @@ def _conditional(space: Conditional) -> Distribution:
         return carried(index, made)
 
     steps = choice.steps + places * sum(option.steps for option in options if option is not None)
-    return Distribution(space, steps, init, sample, log_probs, mode)
+    return Distribution(space, steps, init, sample, log_probs, mode, LEARNING_RATE)
 
 
 def counted(space: Space, genotype: Genotype) -> PyTree:

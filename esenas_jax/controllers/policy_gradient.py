@@ -37,10 +37,17 @@ class State(NamedTuple):
 
     params: PyTree  # of the distribution
     optimizer: PyTree
-    baseline: Array  # float32 [], moving average of the scores; NaN before the first
-    scale: Array  # float32 [], moving average of their standard deviation; NaN before the first
+    averages: PyTree  # of scores, for what compares with earlier generations
     latest: Latest
     hyper: Hyper
+
+
+class Averages(NamedTuple):
+    """Moving averages over the generations."""
+
+    mean: Array  # float32 [], of the scores
+    std: Array  # float32 [], of their standard deviation
+    begun: Array  # bool [], False before the first
 
 
 class Info(NamedTuple):
@@ -61,7 +68,7 @@ class Batch(NamedTuple):
 def reinforce(
     space: Space,
     parameterisation: Parameterisation = factorised,
-    learning_rate: float = 0.05,
+    learning_rate: float | None = None,
     entropy_weight: float = 0.0,
     baseline_decay: float = 0.9,
     optimizer: Optimizer = optax.adam,
@@ -82,7 +89,8 @@ def reinforce(
     Args:
         space: of the policy; of choices among options.
         parameterisation: `factorised` or `autoregressive(...)`.
-        learning_rate: of the optimiser, positive.
+        learning_rate: of the optimiser, positive; by default one that suits the parameterisation
+            and Adam.
         entropy_weight: beta, at least 0, in units of the scores' standard deviation.
         baseline_decay: how much of the moving averages stays, in [0, 1).
         optimizer: learning rate -> optax optimiser.
@@ -106,30 +114,31 @@ def reinforce(
 
         return descend(state, optimizer, jax.grad(loss)(state.params))
 
-    def advantages(state: State, scores: Array, valid: Array) -> tuple[State, Array]:
+    def advantages(old: Averages, scores: Array, valid: Array) -> tuple[Averages, Array]:
         count = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1.0)
         mean = jnp.sum(jnp.where(valid, scores, 0.0)) / count
         deviation = jnp.where(valid, scores - mean, 0.0)
         std = jnp.sqrt(jnp.sum(deviation**2) / count)
-        first = jnp.isnan(state.baseline)
-        baseline = jnp.where(first, mean, state.baseline)
-        scale = jnp.where(first, std, state.scale)
-        moved = state._replace(
-            baseline=decay * baseline + (1.0 - decay) * mean,
-            scale=decay * scale + (1.0 - decay) * std,
+        baseline, scale = jnp.where(old.begun, old.mean, mean), jnp.where(old.begun, old.std, std)
+        new = Averages(
+            mean=decay * baseline + (1.0 - decay) * mean,
+            std=decay * scale + (1.0 - decay) * std,
+            begun=jnp.ones((), bool),
         )
-        return moved, (scores - baseline) / jnp.where(scale > 0, scale, 1.0)
+        return new, (scores - baseline) / jnp.where(scale > 0, scale, 1.0)
 
+    nothing = jnp.zeros((), jnp.float32)
+    averages = Averages(nothing, nothing, jnp.zeros((), bool))
     return _policy_gradient(
         space, parameterisation, learning_rate, entropy_weight, optimizer, num_best,
-        advantages, learn,
+        averages, advantages, learn,
     )  # fmt: skip
 
 
 def ppo(
     space: Space,
     parameterisation: Parameterisation = factorised,
-    learning_rate: float = 0.02,
+    learning_rate: float | None = None,
     entropy_weight: float = 0.0,
     epochs: int = 4,
     minibatch_size: int = 64,
@@ -151,7 +160,8 @@ def ppo(
     Args:
         space: of the policy; of choices among options.
         parameterisation: `factorised` or `autoregressive(...)`.
-        learning_rate: of the optimiser, positive.
+        learning_rate: of the optimiser, positive; by default one that suits the parameterisation
+            and Adam.
         entropy_weight: beta, at least 0, in units of the scores' standard deviation.
         epochs: at least 1.
         minibatch_size: released 64; at least 1, all candidates where they are fewer.
@@ -191,7 +201,7 @@ def ppo(
 
     return _policy_gradient(
         space, parameterisation, learning_rate, entropy_weight, optimizer, num_best,
-        lambda state, scores, valid: (state, z_score(scores, valid)), learn,
+        (), lambda nothing, scores, valid: (nothing, z_score(scores, valid)), learn,
     )  # fmt: skip
 
 
@@ -207,15 +217,21 @@ def descend(state: State, optimizer: Optimizer, gradient: PyTree) -> State:
 def _policy_gradient(
     space: Space,
     parameterisation: Parameterisation,
-    learning_rate: float,
+    learning_rate: float | None,
     entropy_weight: float,
     optimizer: Optimizer,
     num_best: int,
-    advantages: Callable[[State, Array, Array], tuple[State, Array]],
+    averages: PyTree,
+    advantages: Callable[[PyTree, Array, Array], tuple[PyTree, Array]],
     learn: Callable[[Key, Distribution, State, Batch], State],
 ) -> Controller:
-    """Return the controller: `advantages` rates scores [N], `learn` moves the parameters."""
+    """Return the controller: `advantages` rates scores [N], `learn` moves the parameters.
+
+    `averages` is what `advantages` starts from, of which it returns the new one too.
+    """
     distribution = parameterisation(space)
+    if learning_rate is None:
+        learning_rate = distribution.learning_rate
     hyper = (
         _checks.positive("learning_rate", learning_rate),
         _checks.real("entropy_weight", entropy_weight, 0.0),
@@ -229,8 +245,7 @@ def _policy_gradient(
         return State(
             params=params,
             optimizer=optimizer(learning_rate).init(params),
-            baseline=jnp.full((), jnp.nan, jnp.float32),
-            scale=jnp.full((), jnp.nan, jnp.float32),
+            averages=averages,
             latest=nothing_yet(space, k_latest, num_best),
             hyper=Hyper(learning_rate, entropy_weight),
         )
@@ -245,12 +260,13 @@ def _policy_gradient(
     ) -> tuple[State, Metrics]:
         found = latest(state.latest, genotypes, scores, valid)
         scores = jnp.where(valid, scores, 0.0)
-        moved, advantage = advantages(state, scores, valid)
+        seen, advantage = advantages(state.averages, scores, valid)
         weight = valid.astype(jnp.float32)
         log_prob = jnp.sum(info.log_probs, axis=1)
         entropy = -jnp.sum(weight * log_prob) / jnp.maximum(jnp.sum(weight), 1.0)
         advantage = advantage - state.hyper.entropy_weight * (log_prob + entropy)
-        moved = learn(key, distribution, moved, Batch(info, advantage, weight))
+        batch = Batch(info, advantage, weight)
+        moved = learn(key, distribution, state._replace(averages=seen), batch)
         told = spread(scores, valid) > 0
         new = jax.tree.map(lambda x, y: jnp.where(told, x, y), moved, state)
         return new._replace(latest=found), {"entropy": entropy}
