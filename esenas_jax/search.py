@@ -27,6 +27,7 @@ from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
 from esenas_jax.population import Population
 from esenas_jax.strategies import Strategy
+from esenas_jax.strategies.shaping import spread
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Lens, Task
 from esenas_jax.types import (
@@ -322,7 +323,9 @@ def es_enas(
         )
         surprise, expected = scores.strategy, state.expectation
         if expectation is not None:
-            surprise = surprise - expectation.foretell(expected, genotypes)
+            # Equal scores move nothing, whatever was expected of them.
+            told = spread(scores.strategy, valid) > 0
+            surprise = surprise - jnp.where(told, expectation.foretell(expected, genotypes), 0.0)
             expected = expectation.update(expected, genotypes, scores.strategy, valid)
         fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(surprise)
         arrived = jnp.zeros(num_candidates, bool).at[ids].set(valid)

@@ -1,0 +1,231 @@
+"""Better than the released update: what is claimed of perturbations that are unused, and of
+baselines by architecture."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from esenas_jax import Population, controllers, es_enas, policies, strategies, tasks
+from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf
+from esenas_jax.strategies import Noise, Unused
+
+P = 4
+D = 2**P
+SIGMA = 0.3
+# Which parameters the architectures of the two halves use, in every pair; the last by neither.
+USES = np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)
+
+
+def all_signs() -> Noise:
+    """Direction d is the d-th of all vectors of signs: a sum over directions is an expectation."""
+
+    def sample(key, kept, direction, size):
+        del key, kept
+        return 2.0 * ((direction >> jnp.arange(size)) & 1).astype(jnp.float32) - 1.0
+
+    return Noise(lambda size: (), sample)
+
+
+def scores(theta, halves):
+    """What all candidates score: no linear function, of the parameters that each uses alone."""
+    signs = np.array(list(itertools.product([-1, 1], repeat=P)))[:, ::-1]  # [D, P]
+    found = []
+    for g, h in itertools.product(signs, range(halves)):
+        x = np.where(USES[h], theta + SIGMA * (-1) ** h * g, 0.0)
+        found.append(np.sin(3 * x.sum()) + x.prod() + (x**2 * [1, 2, 3, 4]).sum() + 5 * h)
+    return jnp.asarray(found, jnp.float32)
+
+
+def moved(make, unused, theta, fitness, valid=None):
+    strategy = make(unused=unused)
+    total = Population(chunk=4).total(strategy.num_directions)
+    halves = strategy.num_perturbed // D
+    uses = jnp.asarray(USES)
+    valid = jnp.ones(fitness.size, bool) if valid is None else valid
+    state = strategy.init(jnp.asarray(theta, jnp.float32))
+    update = jax.jit(
+        lambda f, v: (
+            strategy.update(jax.random.key(0), state, f, v, total, lambda i: uses[i % halves])[
+                0
+            ].params
+        )
+    )
+    return np.asarray(update(fitness, valid), np.float64) - np.asarray(theta, np.float32)
+
+
+make_es = functools.partial(
+    strategies.es, D, 0, SIGMA, 1.0, shaping=strategies.raw, noise=all_signs()
+)
+make_ranked = functools.partial(strategies.es, D, 0, SIGMA, 1.0, noise=all_signs())
+make_ars = functools.partial(strategies.ars, D, 0, SIGMA, 1.0, noise=all_signs())
+make_forward = functools.partial(
+    strategies.es, D, 1, SIGMA, 1.0, shaping=strategies.raw, noise=all_signs(), antithetic=False
+)
+THETA = np.array([0.3, -0.5, 0.2, 0.7])
+
+
+@pytest.mark.parametrize("make", [make_es, make_ranked, make_ars], ids=["raw", "z_score", "ars"])
+def test_leaving_unused_perturbations_out_keeps_the_expectation(make):
+    fitness = scores(THETA, 2)
+    kept, zero = (moved(make, unused, THETA, fitness) for unused in (Unused.KEPT, Unused.ZERO))
+    assert np.abs(kept[:3]).min() > 0.01
+    np.testing.assert_allclose(zero, kept, atol=2e-5)
+    assert zero[3] == 0
+
+
+def test_forward_differences_too():
+    fitness = jnp.append(scores(THETA, 1), 1.5)
+    kept, zero = (
+        moved(make_forward, unused, THETA, fitness) for unused in (Unused.KEPT, Unused.ZERO)
+    )
+    assert np.abs(kept[:2]).min() > 0.01
+    np.testing.assert_allclose(zero, kept, atol=2e-5)
+    assert zero[2] == zero[3] == 0
+
+
+def test_a_mean_over_users_is_longer_by_one_over_their_share():
+    fitness = scores(THETA, 2)
+    zero, shared = (
+        moved(make_es, unused, THETA, fitness) for unused in (Unused.ZERO, Unused.SHARED)
+    )
+    np.testing.assert_allclose(shared, zero * [1, 2, 2, 1], atol=2e-5)
+
+
+def test_failed_directions_have_no_users():
+    fitness = np.array(scores(THETA, 2))
+    fitness[6] = np.nan
+    valid = jnp.asarray(np.isfinite(fitness))
+    told = jnp.asarray(np.where(np.isfinite(fitness), fitness, 1e9), jnp.float32)
+    zero, shared = (
+        moved(make_es, unused, THETA, told, valid) for unused in (Unused.ZERO, Unused.SHARED)
+    )
+    assert np.abs(zero).max() < 100
+    np.testing.assert_allclose(shared, zero * [1, 2, 2, 1], atol=2e-5)
+
+
+def test_less_noise_reaches_what_is_used_by_few():
+    """Over random directions the released update has the larger variance where few use it."""
+    strategy = {
+        unused: strategies.es(8, 0, SIGMA, 1.0, unused=unused)
+        for unused in (Unused.KEPT, Unused.ZERO)
+    }
+    space = SubsetOf(30, 3)
+    total = Population().total(8)
+
+    def step(unused, key):
+        k_noise, k_space = jax.random.split(key)
+        sets = space.sample(k_space, (16,))
+        uses = jnp.zeros((16, 30), bool).at[jnp.arange(16)[:, None], sets].set(True)
+        s = strategy[unused]
+        state = s.init(jnp.zeros(30, jnp.float32))
+        theta = jax.vmap(lambda i: s.candidate(k_noise, state, i))(jnp.arange(16))
+        fitness = jnp.sum(jnp.where(uses, theta, 0.0), axis=1)
+        new = s.update(k_noise, state, fitness, jnp.ones(16, bool), total, lambda i: uses[i])[0]
+        return new.params
+
+    keys = jax.random.split(jax.random.key(0), 400)
+    steps = {
+        unused: np.asarray(jax.jit(jax.vmap(functools.partial(step, unused)))(keys), np.float64)
+        for unused in strategy
+    }
+    kept, zero = steps[Unused.KEPT], steps[Unused.ZERO]
+    difference = (kept - zero).mean(axis=0)
+    assert (np.abs(difference) < 5 * (kept - zero).std(axis=0) / 20).all()
+    assert zero.mean() > 0  # the score grows with every weight that is used
+    assert kept.var(axis=0).mean() > 3 * zero.var(axis=0).mean()
+
+
+def test_an_unknown_way_with_the_unused_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^unused must be one of kept, zero, shared, got 'some'\.$"
+    ):
+        strategies.es(unused="some")
+
+
+# ----------------------------------------------------------------- baselines by architecture
+
+SPACE = Product([SubsetOf(6, 2), Repeat(OneOf(3), 2)])
+
+
+def test_an_additive_score_is_learnt():
+    expectation = controllers.additive_expectation(SPACE, 0.5)
+    rng = np.random.default_rng(0)
+    edges, colours = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in (6, (2, 3)))
+
+    def score(genotype):
+        return 7.0 + jnp.sum(edges[genotype[0]]) + jnp.sum(colours[jnp.arange(2), genotype[1]])
+
+    def learn(state, key):
+        genotypes = SPACE.sample(key, (60,))
+        found = jax.vmap(score)(genotypes)
+        error = found - expectation.foretell(state, genotypes)
+        return expectation.update(state, genotypes, found, jnp.ones(60, bool)), error
+
+    keys = jax.random.split(jax.random.key(0), 150)
+    state, errors = jax.jit(lambda s: jax.lax.scan(learn, s, keys))(expectation.init())
+    genotypes = SPACE.sample(jax.random.key(1), (200,))
+    spread = float(jnp.std(jax.vmap(score)(genotypes)))
+    # What is left is the generation's mean, by which each differs from the next.
+    assert float(jnp.std(errors[-20:] - errors[-20:].mean(axis=1, keepdims=True))) < 0.1 * spread
+    assert np.isfinite(state.worth).all()
+
+
+def test_failures_teach_the_expectation_nothing():
+    expectation = controllers.additive_expectation(SPACE, 0.5)
+    genotypes = SPACE.sample(jax.random.key(0), (9,))
+    valid = jnp.arange(9) % 2 == 0
+    states = [
+        expectation.update(
+            expectation.init(),
+            genotypes,
+            jnp.where(valid, jnp.arange(9, dtype=jnp.float32), poison),
+            valid,
+        )
+        for poison in (0.0, 1e9, jnp.nan)
+    ]
+    for state in states[1:]:
+        np.testing.assert_array_equal(state.worth, states[0].worth)
+        assert float(state.mean) == float(states[0].mean) == 4.0
+
+
+def search(**options):
+    task = tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=32)
+    policy = policies.edge_pruned(
+        task.obs_size, (4,), task.action_size, num_edges=5, output_activation=policies.identity
+    )
+    return es_enas(
+        policy,
+        task,
+        strategies.es(8, 4, 0.1, 0.05),
+        controllers.regularized_evolution(policy.space, 8),
+        **options,
+    )
+
+
+def test_the_strategy_alone_sees_scores_less_what_was_expected():
+    key = jax.random.key(3)
+    plain, with_baseline = search(), search(baseline_rate=0.5)
+    states = [jax.jit(s.init)(key) for s in (plain, with_baseline)]
+    after = []
+    for s, state in zip((plain, with_baseline), states, strict=True):
+        after.append(jax.jit(s.step)(key, state)[0])
+    # Nothing is expected yet.
+    np.testing.assert_array_equal(after[0].strategy.params, after[1].strategy.params)
+    assert after[0].expectation == ()
+    assert float(jnp.abs(after[1].expectation.worth).max()) > 0
+    again = [
+        jax.jit(s.step)(key, state)[0]
+        for s, state in zip((plain, with_baseline), after, strict=True)
+    ]
+    assert bool((again[0].strategy.params != again[1].strategy.params).any())
+    for a, b in zip(*(jax.tree.leaves(s.controller) for s in again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_rate_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"^baseline_rate must be in \[0, 1\], got 1\.5\.$"):
+        search(baseline_rate=1.5)
