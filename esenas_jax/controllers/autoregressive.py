@@ -6,7 +6,7 @@ arXiv 1907.06511 is described so, and was not released.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,8 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
 
         def run(params: PyTree, pick: Pick, key: Key | None, draw: Genotype | None) -> tuple:
             def step(memory: Memory, question: Array) -> tuple[Memory, Array]:
-                carry, seen = cell.apply(params[0], memory.carry, memory.last + question)
+                made: Any = cell.apply(params[0], memory.carry, memory.last + question)
+                carry, seen = made
                 return Memory(carry, memory.last), seen
 
             empty = jnp.zeros(units, jnp.float32)
@@ -120,11 +121,11 @@ def _part(space: Space, units: int, groups: tuple[int, ...]) -> Part:
             return _choices(space.num_categories, (1,), units, lambda x: x[0], lambda x: x[None])
         case SubsetOf():
             return _subset(space, units)
-        case Repeat(space=OneOf(), times=times) if times:
+        case Repeat(space=OneOf(num_categories=n), times=times) if times:
             if sum(groups) != times:
                 each = -(-times // MOST_GROUPS)
                 groups = tuple(min(each, times - i) for i in range(0, times, each))
-            return _choices(space.space.num_categories, groups, units, lambda x: x, lambda x: x)
+            return _choices(n, groups, units, lambda x: x, lambda x: x)
         case Repeat():
             return _repeat(space, units, groups)
         case Product():
@@ -293,18 +294,22 @@ def _product(space: Product, units: int, groups: tuple[int, ...]) -> Part:
 
 def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Part:
     choice = _part(space.choice, units, ())
-    options = [None if option is None else _part(option, units, groups) for option in space.options]
+    options = {
+        j: _part(option, units, groups)
+        for j, option in enumerate(space.options)
+        if option is not None
+    }
     several = isinstance(space.choice, SubsetOf)
     places = space.choice.num_chosen if isinstance(space.choice, SubsetOf) else 1
-    carrying = [j for j, option in enumerate(options) if option is not None]
 
     def init(key: Key) -> dict[str, PyTree]:
-        keys = jax.random.split(key, len(options) + 1)
-        own = [() if o is None else o.init(k) for o, k in zip(options, keys[1:], strict=True)]
+        k_choice, k_question, k_options = jax.random.split(key, 3)
         return {
-            "choice": choice.init(keys[0]),
-            "question": _small(jax.random.fold_in(key, 1), (len(options), units)),
-            "options": own,
+            "choice": choice.init(k_choice),
+            "question": _small(k_question, (len(space.options), units)),
+            "options": {
+                j: part.init(jax.random.fold_in(k_options, j)) for j, part in options.items()
+            },
         }
 
     def run(
@@ -321,11 +326,12 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
 
         def place(memory: Memory, asked: tuple) -> tuple[Memory, tuple]:
             chosen, key, given = asked
-            drawn, log_probs = [()] * len(options), []
-            for j in carrying:
+            drawn: list[Genotype] = [()] * len(space.options)
+            log_probs = []
+            for j, part in options.items():
                 question = params["question"][j]
                 before = Memory(memory.carry, memory.last + question)
-                after, made, mine = options[j].run(
+                after, made, mine = part.run(
                     pick,
                     step,
                     params["options"][j],
@@ -349,7 +355,7 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
             memory, (inner, each) = place(memory, (index, k_inner, inner))
         return memory, Chosen(index, inner), jnp.concatenate([found, each.reshape(-1)])
 
-    steps = choice.steps + places * sum(options[j].steps for j in carrying)
+    steps = choice.steps + places * sum(part.steps for part in options.values())
     return Part(steps, init, run)
 
 

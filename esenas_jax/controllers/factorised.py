@@ -150,7 +150,7 @@ def _product(space: Product) -> Distribution:
 
 def _conditional(space: Conditional) -> Distribution:
     choice = factorised(space.choice)
-    options = [option and factorised(option) for option in space.options]
+    options = [None if option is None else factorised(option) for option in space.options]
     several = isinstance(space.choice, SubsetOf)
     places = space.choice.num_chosen if isinstance(space.choice, SubsetOf) else 1
 
