@@ -104,8 +104,9 @@ def act(search: Search, contender: Contender, obs: Array) -> Array:
 def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
     """Choose what to deploy, and estimate what it is worth.
 
-    The contenders are compared on the same fresh starts; the one with the highest mean fitness is
-    then evaluated again on a third set of starts.
+    The contenders are compared on the same fresh starts; the one with the highest mean score, as
+    the controller sees it (of several objectives the first), is then evaluated again on a third
+    set of starts.
 
     Args:
         search: that was run.
@@ -126,9 +127,7 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
     rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
     selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
     costs = jax.vmap(search.policy.cost)(field.genotype)
-    score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
-    fitness = score(state.objective, selection, costs).strategy
-    fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).mean(axis=1)
+    fitness = _scores(search, state, selection, costs)[..., 0].mean(axis=1)
     # Among contenders that may be chosen, even if all of their episodes failed.
     best = jnp.lexsort((fitness, eligible))[-1]
     chosen = jax.tree.map(lambda x: x[best], field)
@@ -143,3 +142,12 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
         selection=selection,
         report=jax.tree.map(jnp.ravel, report),
     )
+
+
+def _scores(search: Search, state: SearchState, seen: Evaluation, costs: Cost) -> Array:
+    """Return what the controller sees of evaluations [A, R], float32 [A, R, M]; -inf if failed."""
+    score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
+    scores = score(state.objective, seen, costs)
+    each = scores.controller.reshape(*seen.failed.shape, -1)
+    finite = jnp.isfinite(scores.strategy)[..., None] & jnp.isfinite(each)
+    return jnp.where(finite, each, -jnp.inf)

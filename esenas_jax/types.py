@@ -120,5 +120,5 @@ class Cost(NamedTuple):
 class Scores(NamedTuple):
     """What the two learners see of an evaluation: larger is better."""
 
-    strategy: Array  # float32
-    controller: Array  # float32
+    strategy: Array  # float32 []
+    controller: Array  # float32 [], or [M] for a controller of M objectives
