@@ -156,9 +156,24 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "controller": {
         f.__name__: f
-        for f in (controllers.constant, controllers.random, controllers.regularized_evolution)
+        for f in (
+            controllers.constant,
+            controllers.random,
+            controllers.hill_climbing,
+            controllers.regularized_evolution,
+            controllers.nsga2,
+        )
     },
-    "objective": {"shifted_return": objectives.shifted_return},
+    "objective": {
+        f.__name__: f
+        for f in (
+            objectives.shifted_return,
+            objectives.weighted_product,
+            objectives.linear_penalty,
+            objectives.hard_limit,
+            objectives.pareto,
+        )
+    },
     "population": {"Population": Population},
     "search": {"es_enas": es_enas},
 }

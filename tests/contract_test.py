@@ -77,11 +77,11 @@ POLICIES = {
     ),
     "independent_edges": lambda o, a: policies.independent_edges(o, (4,), a, num_edges=(3, 2)),
     "op_edges": lambda o, a: policies.op_edges(o, (4,), a, num_edges=5),
+    "boolean_mask": lambda o, a: policies.boolean_mask(o, (4,), a),
 }
 # Made of the same parts as those above: one generation of each, and its tests in policies_test.
 MORE_POLICIES = {
     "residual_edges": lambda o, a: policies.residual_edges(o, (4,), a, num_edges=5),
-    "boolean_mask": lambda o, a: policies.boolean_mask(o, (4,), a),
     "partitioned, per layer": lambda o, a: policies.partitioned(o, (4,), a, 3, per_layer=True),
     "random_mask": lambda o, a: policies.random_mask(o, (4,), a, num_edges=5),
     "magnitude_pruned": lambda o, a: policies.magnitude_pruned(
@@ -114,19 +114,29 @@ STRATEGIES = {
 CONTROLLERS = {
     "constant": controllers.constant,
     "random": lambda space: controllers.random(space, num_best=3),
+    "hill_climbing": controllers.hill_climbing,
     "regularized_evolution": lambda space: controllers.regularized_evolution(space, 10),
+    "nsga2": lambda space: controllers.nsga2(space, 10),
 }
 OPTIONS = {
     "defaults": {},
     "paired": {"starts": Starts.PAIR, "shared_architecture": True},
     "every other": {"starts": Starts.GENERATION, "propose_every": 2},
     "fixed": {"starts": Starts.FIXED, "objective": objectives.shifted_return(1.0)},
+    "released product": {"objective": objectives.weighted_product(4.0)},
+    "penalty": {"objective": objectives.linear_penalty(0.1, penalize_strategy=True)},
+    "limit": {"objective": objectives.hard_limit(4)},
+    "pareto": {"objective": objectives.pareto("bits")},
 }
 # Every row is in it at least once, and the pairs that know of each other meet.
 TABLE = [
     ("regression", "linear", "ars V2-t", "constant", "every other"),
     ("regression", "op_edges", "es, forward", "regularized_evolution", "defaults"),
     ("integers normalized as es", "dense", "es", "constant", "defaults"),
+    ("regression", "boolean_mask", "ars V2-t", "nsga2", "pareto"),
+    ("regression", "boolean_mask", "es", "hill_climbing", "released product"),
+    ("regression", "boolean_mask", "es", "regularized_evolution", "limit"),
+    ("regression", "boolean_mask", "es", "random", "penalty"),
     ("pendulum", "independent_edges", "es, truncated, adam, ranks", "random", "paired"),
     ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
     ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),

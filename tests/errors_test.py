@@ -189,7 +189,7 @@ CONFIGS = {
     ),
     "unknown controller": (
         "controller.name", "x",
-        "controller.name must be one of constant, random, regularized_evolution, got 'x'.",
+        "controller.name must be one of constant, .*, regularized_evolution, got 'x'.",
     ),
     "unknown task": (
         "task.name", "x", "task.name must be one of environment, regression, got 'x'.",
