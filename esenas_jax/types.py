@@ -48,6 +48,7 @@ class Stream(enum.IntEnum):
     SELECT = 7
     REPORT = 8
     EVALUATE = 9
+    FRONT = 10
 
 
 def stream(run_key: Key, generation: Array | int, name: Stream) -> Key:

@@ -21,6 +21,7 @@ from esenas_jax import (
     controllers,
     es_enas,
     objectives,
+    pareto_front,
     policies,
     strategies,
     tasks,
@@ -638,6 +639,32 @@ def test_the_answer_is_the_contender_that_scored_best_and_is_reported_on_other_s
     assert answer.report.episode_return.shape == (32,)
     assert len(np.unique(answer.report.episode_return)) == 32  # 32 different starts
     assert not np.isin(answer.report.episode_return, scores[best]).any()
+
+
+def test_a_front_is_measured_anew_and_marked_by_what_it_turned_out_to_be_worth():
+    made = case(next(row for row in TABLE if row[3] == "nsga2"))
+    search, state = made.search, made.states[4]
+    front = pareto_front(search, KEY, state, episodes=3)
+    genotypes, is_one = search.controller.best(state.controller)
+    places = int(is_one.sum())
+    assert front.valid.tolist() == [True] * places + [False] * (is_one.size - places)
+    bits = np.asarray(front.cost.bits)[:places]
+    np.testing.assert_array_equal(
+        bits, np.sort(jax.vmap(search.policy.cost)(genotypes).bits[is_one])
+    )
+    assert (np.asarray(front.contenders.params) == np.asarray(state.strategy.params)).all()
+    # The same three starts for all, and none that chose the answer.
+    seen = np.asarray(front.evaluations.episode_return)
+    assert seen.shape == (is_one.size, 3)
+    assert len(np.unique(seen[0])) == 3
+    answer = choose_answer(search, KEY, state, episodes=24)
+    assert not np.isin(seen, answer.selection.episode_return).any()
+    worth = seen[:places].mean(axis=1)
+    for k in range(places):
+        better = (worth >= worth[k]) & (bits <= bits[k]) & ((worth > worth[k]) | (bits < bits[k]))
+        assert front.dominated[k] == better.any()
+    again = pareto_front(search, KEY, state, episodes=3)
+    assert equal(again.evaluations, front.evaluations)
 
 
 def test_the_incumbent_is_the_best_generation_as_it_stood():
