@@ -25,9 +25,11 @@ import optax
 from ml_collections import ConfigDict, config_dict
 
 from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
+from esenas_jax.controllers import Controller
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
+from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
 
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
@@ -396,7 +398,11 @@ def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
         section, field = name.split(".")
         more = {"noise": strategies.gaussian()} if section == "strategy" else {}
         for value in values:  # as the factory would refuse it
-            _call(section, {**config[section], field: value}, **more)
+            changed = {**config[section], field: value}
+            if section == "controller":
+                _controller(changed, search.policy, search.strategy)
+            else:
+                _call(section, changed, **more)
     return sweep
 
 
@@ -413,16 +419,13 @@ def build(config: Any) -> Search:
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     strategy = _call("strategy", config["strategy"], noise=_call("noise", config["noise"]))
-    controller = dict(config["controller"])
-    if controller.get("population_size", 0) is None:
-        controller["population_size"] = strategy.num_candidates
     return _call(
         "search",
         config["search"],
         policy=policy,
         task=task,
         strategy=strategy,
-        controller=_call("controller", controller, space=policy.space),
+        controller=_controller(config["controller"], policy, strategy),
         objective=_call("objective", config["objective"]),
         population=_call(
             "population",
@@ -432,6 +435,14 @@ def build(config: Any) -> Search:
             virtual_shards=config["virtual_shards"],
         ),
     )
+
+
+def _controller(given: Any, policy: Policy, strategy: Strategy) -> Controller:
+    """Return a controller, with what follows from the others filled in."""
+    filled = given
+    if isinstance(given, Mapping | ConfigDict) and given.get("population_size", 0) is None:
+        filled = {**given, "population_size": strategy.num_candidates}
+    return _call("controller", filled, space=policy.space)
 
 
 def require(config: Any, *names: str) -> None:

@@ -261,6 +261,20 @@ CONFIGS = {
         "controller.tournament_size", 9,
         r"controller: tournament_size must be in \[2, 8\], got 9.",
     ),
+    "a controller of two objectives": (
+        "controller", build.section("controller", "nsga2"),
+        ("search: the controller must maximise as many numbers as the objective gives it, 1, got "
+        "one that maximises 2."),
+    ),
+    "an objective of two": (
+        "objective", build.section("objective", "pareto"),
+        ("search: the controller must maximise as many numbers as the objective gives it, 2, got "
+        "one that maximises 1."),
+    ),
+    "unknown cost": (
+        "objective", build.section("objective", "hard_limit", limit=9, cost="size"),
+        "objective: cost must be one of edges, multiplications, weights, .*, got 'size'.",
+    ),
     "infinite shift": (
         "objective.shift_per_step", float("inf"),
         "objective: shift_per_step must be finite, got inf.",

@@ -517,6 +517,15 @@ def test_a_run_ends_with_every_architecture_of_its_front(seeds, tmp_path):
     np.testing.assert_allclose(again.episode_return.mean(), returns[-1], rtol=1e-4)
 
 
+def test_numbers_of_a_controller_can_be_swept_and_are_checked():
+    sweep = {"controller": {"crossover_rate": [0.5, 1.0]}, "objective": {"shift_per_step": [1, 2]}}
+    planned = build.plan(with_front(sweep=ConfigDict(sweep)))
+    assert [run["controller.crossover_rate"] for run in planned.runs] == [0.5, 0.5, 1.0, 1.0]
+    sweep["controller"]["crossover_rate"] = [0.5, 2.0]
+    with pytest.raises(build.ConfigError, match=r"^controller: crossover_rate must be in \[0, 1\]"):
+        build.plan(with_front(sweep=ConfigDict(sweep)))
+
+
 def test_a_single_objective_has_no_front(trained):
     workdir, _, found = trained
     assert "front" not in found
