@@ -4,8 +4,8 @@
 
 Generations of 450 candidates of a 17-32-6 network, the released number, in two spaces: 64 of its
 736 edges, and 17 colours of them. PyGlove proposes a few at a time, in the same process. A policy
-gradient's generation is timed whole, proposals and the update by their scores, and its autoregressive
-kind in both parts; PPO takes 4 epochs of minibatches of 64.
+gradient's generation is timed whole, proposals and the update by their scores; the autoregressive
+kind's in two parts. PPO takes 4 epochs of minibatches of 64.
 """
 
 import time

@@ -5,7 +5,7 @@ objectives; rollout, population, search, answer, runs.
 """
 
 from esenas_jax import controllers, objectives, policies, spaces, strategies, tasks
-from esenas_jax.answer import Answer, act, choose_answer
+from esenas_jax.answer import Answer, Front, act, choose_answer, pareto_front
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
 from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Front",
     "Metrics",
     "Population",
     "Search",
@@ -24,6 +25,7 @@ __all__ = [
     "controllers",
     "es_enas",
     "objectives",
+    "pareto_front",
     "policies",
     "shifted_return",
     "spaces",

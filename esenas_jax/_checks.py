@@ -34,7 +34,9 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) 
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     if not (math.isfinite(value) and low <= value <= high):
-        allowed = "finite" if low == -math.inf and high == math.inf else f"in [{low:g}, {high:g}]"
+        allowed = f"in [{low:g}, {high:g}]"
+        if high == math.inf:
+            allowed = "finite" if low == -math.inf else f"finite and at least {low:g}"
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
     return float(value)
 

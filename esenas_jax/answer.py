@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from esenas_jax import _checks
+from esenas_jax import _checks, pareto
 from esenas_jax.search import Search, SearchState
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes, Lens
@@ -33,6 +33,16 @@ class Answer(NamedTuple):
     report: Evaluation  # [A * R], the chosen one on starts that selected nothing
 
 
+class Front(NamedTuple):
+    """The architectures among which a controller of several objectives does not choose."""
+
+    contenders: Contender  # [A], the cheapest first
+    valid: Array  # bool [A], whether there is one; those that are none come last
+    cost: Cost  # [A]
+    evaluations: Evaluation  # [A, R], all on the same starts, which selected nothing
+    dominated: Array  # bool [A], whether another one turned out better, see `pareto_front`
+
+
 def contenders(search: Search, state: SearchState) -> tuple[Contender, Array]:
     """Return the most promising contenders [A], and whether each may be chosen, bool [A].
 
@@ -40,17 +50,11 @@ def contenders(search: Search, state: SearchState) -> tuple[Contender, Array]:
     generation whose exact evaluations were the best of the run, as it stood.
     """
     genotypes, valid = search.controller.best(state.controller)
-
-    def set_of(params: Array, genotypes: Genotype, moments: Moments) -> Contender:
-        count = valid.size
-        shared = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), (params, moments))
-        return Contender(shared[0], genotypes, shared[1])
-
     incumbent = state.incumbent
     both = jax.tree.map(
         lambda *xs: jnp.concatenate(xs),
-        set_of(state.strategy.params, genotypes, state.moments),
-        set_of(incumbent.params, incumbent.genotypes, incumbent.moments),
+        _with_weights(state.strategy.params, genotypes, state.moments),
+        _with_weights(incumbent.params, incumbent.genotypes, incumbent.moments),
     )
     eligible = jnp.concatenate([valid, incumbent.valid])
     # Before anything was evaluated one architecture is as good as any other.
@@ -104,8 +108,9 @@ def act(search: Search, contender: Contender, obs: Array) -> Array:
 def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
     """Choose what to deploy, and estimate what it is worth.
 
-    The contenders are compared on the same fresh starts; the one with the highest mean fitness is
-    then evaluated again on a third set of starts.
+    The contenders are compared on the same fresh starts; the one with the highest mean score, as
+    the controller sees it (of several objectives the first), is then evaluated again on a third
+    set of starts.
 
     Args:
         search: that was run.
@@ -126,9 +131,7 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
     rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
     selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
     costs = jax.vmap(search.policy.cost)(field.genotype)
-    score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
-    fitness = score(state.objective, selection, costs).strategy
-    fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf).mean(axis=1)
+    fitness = _scores(search, state, selection, costs)[..., 0].mean(axis=1)
     # Among contenders that may be chosen, even if all of their episodes failed.
     best = jnp.lexsort((fitness, eligible))[-1]
     chosen = jax.tree.map(lambda x: x[best], field)
@@ -143,3 +146,55 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
         selection=selection,
         report=jax.tree.map(jnp.ravel, report),
     )
+
+
+def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int = 64) -> Front:
+    """Measure the front of a controller of several objectives.
+
+    The controller's best architectures, all under the final weights, are evaluated on the same
+    fresh starts. Scores at proposal time were of other weights, perturbed, and the luckiest of
+    many; these have selected nothing. One that is dominated by the mean scores of another is
+    marked, and kept: which side of the border it is on is known no better than its mean.
+
+    Args:
+        search: that was run.
+        run_key: of the run.
+        state: at its end, or at any time.
+        episodes: R, of each architecture, at least 2.
+    """
+    episodes = _checks.integer("episodes", episodes, 2)
+    genotypes, valid = search.controller.best(state.controller)
+    amount = getattr(jax.vmap(search.policy.cost)(genotypes), search.objective.cost)
+    order = jnp.lexsort((amount, ~valid))
+    genotypes, valid = jax.tree.map(lambda x: x[order], (genotypes, valid))
+    field = _with_weights(state.strategy.params, genotypes, state.moments)
+    costs = jax.vmap(search.policy.cost)(genotypes)
+
+    starts = jnp.broadcast_to(jnp.arange(episodes, dtype=jnp.int32), (valid.size, episodes))
+    run = jax.jit(lambda key, field: reevaluate(search, key, field, starts))
+    seen = run(stream(run_key, state.generation, Stream.FRONT), field)
+    scores = _scores(search, state, seen, costs).mean(axis=1)
+    sound = valid & jnp.isfinite(scores).all(axis=1)
+    return Front(
+        contenders=field,
+        valid=valid,
+        cost=costs,
+        evaluations=seen,
+        dominated=pareto.ranks(scores, sound, 1) > 0,
+    )
+
+
+def _with_weights(params: Array, genotypes: Genotype, moments: Moments) -> Contender:
+    """Return contenders [A] of the same weights, given genotypes [A]."""
+    count = jax.tree.leaves(genotypes)[0].shape[0]
+    shared = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), (params, moments))
+    return Contender(shared[0], genotypes, shared[1])
+
+
+def _scores(search: Search, state: SearchState, seen: Evaluation, costs: Cost) -> Array:
+    """Return what the controller sees of evaluations [A, R], float32 [A, R, M]; -inf if failed."""
+    score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
+    scores = score(state.objective, seen, costs)
+    each = scores.controller.reshape(*seen.failed.shape, -1)
+    finite = jnp.isfinite(scores.strategy)[..., None] & jnp.isfinite(each)
+    return jnp.where(finite, each, -jnp.inf)

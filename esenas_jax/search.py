@@ -164,7 +164,8 @@ def es_enas(
         The functions of the search.
 
     Raises:
-        ValueError: if layer sizes do not fit the task, or a number is outside its range.
+        ValueError: if layer sizes do not fit the task, the controller does not maximise what the
+            objective gives, or a number is outside its range.
 
     Example:
         >>> import jax
@@ -188,6 +189,11 @@ def es_enas(
     if controller.space != policy.space:
         raise ValueError(
             f"the controller's space must be the policy's, {policy.space}, got {controller.space}."
+        )
+    if controller.num_objectives != objective.num_objectives:
+        raise ValueError(
+            f"the controller must maximise as many numbers as the objective gives it, "
+            f"{objective.num_objectives}, got one that maximises {controller.num_objectives}."
         )
     steps = strategy.num_candidates * task.episodes * task.horizon
     if steps >= 2**31:
@@ -318,9 +324,8 @@ def es_enas(
         scores: Scores = jax.vmap(objective.apply, (None, 0, 0))(
             state.objective, evaluations._replace(statistics=()), costs
         )
-        valid = (
-            jnp.isfinite(scores.strategy) & jnp.isfinite(scores.controller) & ~evaluations.failed
-        )
+        finite = jax.tree.map(jax.vmap(lambda x: jnp.isfinite(x).all()), scores)
+        valid = finite.strategy & finite.controller & ~evaluations.failed
         surprise, expected = scores.strategy, state.expectation
         if expectation is not None:
             # Equal scores move nothing, whatever was expected of them.

@@ -48,6 +48,7 @@ class Stream(enum.IntEnum):
     SELECT = 7
     REPORT = 8
     EVALUATE = 9
+    FRONT = 10
 
 
 def stream(run_key: Key, generation: Array | int, name: Stream) -> Key:
@@ -120,5 +121,5 @@ class Cost(NamedTuple):
 class Scores(NamedTuple):
     """What the two learners see of an evaluation: larger is better."""
 
-    strategy: Array  # float32
-    controller: Array  # float32
+    strategy: Array  # float32 []
+    controller: Array  # float32 [], or [M] for a controller of M objectives

@@ -161,13 +161,24 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         for f in (
             controllers.constant,
             controllers.random,
+            controllers.hill_climbing,
             controllers.regularized_evolution,
+            controllers.nsga2,
             controllers.reinforce,
             controllers.ppo,
             controllers.cross_entropy,
         )
     },
-    "objective": {"shifted_return": objectives.shifted_return},
+    "objective": {
+        f.__name__: f
+        for f in (
+            objectives.shifted_return,
+            objectives.weighted_product,
+            objectives.linear_penalty,
+            objectives.hard_limit,
+            objectives.pareto,
+        )
+    },
     "population": {"Population": Population},
     "search": {"es_enas": es_enas},
 }
@@ -437,14 +448,16 @@ def build(config: Any) -> Search:
     )
 
 
-def _controller(section: Mapping[str, Any], policy: Policy, strategy: Strategy) -> Controller:
-    given = dict(section)
-    if given.get("population_size", 0) is None:
-        given["population_size"] = strategy.num_candidates
-    if given.get("parameterisation") == "autoregressive":
-        nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
-        few = nodes if len(nodes) < MOST_STEPS else None
-        given["parameterisation"] = controllers.autoregressive(groups=few)
+def _controller(given: Any, policy: Policy, strategy: Strategy) -> Controller:
+    """Return a controller, with what follows from the others filled in."""
+    if isinstance(given, Mapping | ConfigDict):
+        given = dict(given)
+        if given.get("population_size", 0) is None:
+            given["population_size"] = strategy.num_candidates
+        if given.get("parameterisation") == "autoregressive":
+            nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
+            few = nodes if len(nodes) < MOST_STEPS else None
+            given["parameterisation"] = controllers.autoregressive(groups=few)
     return _call("controller", given, space=policy.space)
 
 

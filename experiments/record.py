@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from esenas_jax.answer import Answer
+from esenas_jax.answer import Answer, Front
 from esenas_jax.search import Search, SearchState
 from experiments.build import Plan, describe
 from experiments.checkpoints import Checkpoint, Checkpoints
@@ -18,7 +18,7 @@ from experiments.metrics_log import MetricsLog, read_rows
 from experiments.policy_file import save_policy
 from experiments.progress import say
 from experiments.provenance import changed, peak_memory, provenance
-from experiments.report import draw_network, learning_curve, many_curves
+from experiments.report import draw_front, draw_network, learning_curve, many_curves
 from experiments.results import result, results
 from experiments.workdir import Workdir, WorkdirError
 
@@ -86,28 +86,44 @@ class Record:
         self.checkpoints.save(state, totals)
         self.account()
 
-    def conclude(self, answers: Answer) -> dict[str, Any]:
-        """Write all that a finished run has; return its result."""
+    def conclude(self, answers: Answer, fronts: Front | None = None) -> dict[str, Any]:
+        """Write all that a finished run has; return its result.
+
+        Args:
+            answers: of the run, or [M] of many.
+            fronts: likewise, of controllers of several objectives.
+        """
         self.account()
         search, path = self.plan.search, self.workdir.path
         rows = read_rows(path)
         title = describe(self.config)
         if self.plan.number is None:
-            best, chosen = answers, result(search, answers, rows[0], rows[-1])
+            best, front = answers, fronts
+            chosen = shown = result(search, answers, rows[0], rows[-1], fronts)
             with self.workdir.writing():
                 save_policy(path / "policy.npz", search, self.config, best.chosen)
         else:
-            each = [jax.tree.map(lambda x, r=r: x[r], answers) for r in range(len(self.plan.runs))]
-            chosen = results(search, self.plan.runs, each, rows)
-            best = each[chosen["best_run"]]
+            each = [
+                jax.tree.map(lambda x, r=r: x[r], (answers, fronts))
+                for r in range(len(self.plan.runs))
+            ]
+            found, theirs = zip(*each, strict=True)
+            chosen = results(search, self.plan.runs, found, rows, fronts and theirs)
+            best, front = each[chosen["best_run"]]
+            shown = chosen["runs"][chosen["best_run"]]
             with self.workdir.writing():
                 (path / "policies").mkdir(exist_ok=True)
-                for r, answer in enumerate(each):
+                for r, (answer, _) in enumerate(each):
                     save_policy(path / "policies" / f"{r}.npz", search, self.config, answer.chosen)
                 save_policy(path / "policy.npz", search, self.config, best.chosen)
         try:
             with self.workdir.writing():
-                _pictures(path / "report", rows, search, best, title)
+                if front is not None:
+                    (path / "front").mkdir(exist_ok=True)
+                    for k in range(len(shown["front"])):
+                        one = jax.tree.map(lambda x, k=k: x[k], front.contenders)
+                        save_policy(path / "front" / f"{k}.npz", search, self.config, one)
+                _pictures(path / "report", rows, search, best, title, shown)
         finally:
             # The last of all: with it the run is finished.
             self.workdir.write("result.json", chosen)
@@ -145,9 +161,16 @@ def _devices(origin: Mapping[str, Any]) -> str:
 
 
 def _pictures(
-    folder: Path, rows: Sequence[dict[str, Any]], search: Search, found: Answer, title: str
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    search: Search,
+    found: Answer,
+    title: str,
+    shown: Mapping[str, Any],
 ) -> None:
     (many_curves if "run" in rows[0] else learning_curve)(rows, folder / "curve.png", title=title)
+    if "front" in shown:
+        draw_front(shown["front"], shown["front_cost"], folder / "front.png", title=title)
     if search.policy.matrices is None:
         return
     bound = search.policy.bind(found.chosen.params, found.chosen.genotype)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from esenas_jax.answer import Answer
+from esenas_jax.answer import Answer, Front
 from esenas_jax.policies import Policy, matrix_weights
 from esenas_jax.policies.costs import WEIGHT_BITS
 from esenas_jax.search import Search
@@ -26,20 +27,39 @@ def worth(report: Evaluation) -> dict[str, Any]:
 
 
 def result(
-    search: Search, found: Answer, first: Mapping[str, Any], last: Mapping[str, Any]
+    search: Search,
+    found: Answer,
+    first: Mapping[str, Any],
+    last: Mapping[str, Any],
+    front: Front | None = None,
 ) -> dict[str, Any]:
     """Return the content of `result.json`, given the first and last rows of metrics."""
     return worth(found.report) | {
         "first_return_without_bonus": first["return_without_bonus"],
-        **{
-            name: (float if name == "entropy_bits" else int)(value)
-            for name, value in found.cost._asdict().items()
-        },
+        **_amounts(found.cost),
         "possible_edges": search.policy.max_edges,
         "compression": compression(search.policy, found.cost),
         "generations": last["generation"] + 1,
         "env_steps": last["env_steps"],
         "episodes": last["episodes"],
+        **({} if front is None else {"front": points(front), "front_cost": search.objective.cost}),
+    }
+
+
+def points(front: Front) -> list[dict[str, Any]]:
+    """Return the architectures of a front, the cheapest first: what each is worth, and costs."""
+    return [
+        worth(jax.tree.map(lambda x, k=k: x[k], front.evaluations))
+        | _amounts(jax.tree.map(lambda x, k=k: x[k], front.cost))
+        | {"dominated": bool(front.dominated[k])}
+        for k in range(int(front.valid.sum()))  # the others come after them
+    ]
+
+
+def _amounts(cost: Cost) -> dict[str, int | float]:
+    return {
+        name: (float if name == "entropy_bits" else int)(value)
+        for name, value in cost._asdict().items()
     }
 
 
@@ -68,6 +88,7 @@ def results(
     about: Sequence[Mapping[str, float]],
     found: Sequence[Answer],
     rows: Sequence[Mapping[str, Any]],
+    fronts: Sequence[Front | None] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `result.json` of many runs in one program.
 
@@ -76,6 +97,7 @@ def results(
         about: seed and swept numbers of every run.
         found: their answers.
         rows: of metrics, those of a generation after those of the one before.
+        fronts: theirs, of controllers of several objectives.
 
     Returns:
         `runs`, each with what `result` has; `settings`, the runs of equal swept numbers together,
@@ -86,7 +108,7 @@ def results(
     runs = [
         {
             **about[r],
-            **result(search, found[r], first[r], last[r]),
+            **result(search, found[r], first[r], last[r], fronts[r] if fronts else None),
             "discarded": last[r]["discarded"],
         }
         for r in range(len(about))
@@ -133,8 +155,8 @@ def summary(found: dict[str, Any], workdir: Workdir) -> str:
         + ", ".join(sorted(path.name for path in (workdir.path / "report").glob("*.png"))),
     }
     if "runs" in found:
-        return table(_settings(found) | where)
-    return table(measured(found, "on untouched seeds") | costs(found) | where)
+        return table(_settings(found) | where) + _front(found["runs"][found["best_run"]])
+    return table(measured(found, "on untouched seeds") | costs(found) | where) + _front(found)
 
 
 def _settings(found: Mapping[str, Any]) -> dict[str, str]:
@@ -198,6 +220,23 @@ def costs(found: Mapping[str, Any]) -> dict[str, str]:
             f"{other['bits']:,} bits, {_times(other['times_bits'])}"
         )
     return lines
+
+
+def _front(found: Mapping[str, Any]) -> str:
+    """Return the table of a front, "" where there is none."""
+    points = found.get("front")
+    if not points:
+        return ""
+    cost = found["front_cost"]
+    each = f"{points[0]['report_episodes']} episodes each on untouched seeds"
+    lines = [
+        f"\nThe front, under the final weights; {each}, ± standard error",
+        f"{cost:>15s}  {'return':15s}  in front/",
+    ]
+    for k, point in enumerate(points):
+        line = f"{point[cost]:>15,.0f}  {_pm(point['return']):15s}  {k}.npz"
+        lines.append(line + ", dominated by another" * point["dominated"])
+    return "\n".join(lines)
 
 
 def _times(factor: float) -> str:

@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from esenas_jax import _checks
-from esenas_jax.answer import Answer, choose_answer
+from esenas_jax.answer import Answer, Front, choose_answer, pareto_front
 from esenas_jax.runs import MAX_DISCARDED, Runs, by_run, runs
 from esenas_jax.search import Metrics, SearchState
 from esenas_jax.types import Shared
@@ -270,17 +270,20 @@ class Run:
         )
         started = time.perf_counter()
         try:
-            answers = hosts.fetch(self._choose(hosts.fetch(hollow(state))))
+            answers, fronts = hosts.fetch(self._choose(hosts.fetch(hollow(state))))
         except Exception as error:
             raise self._failed("choosing the answer", error) from error
         self._took("answer", started)
-        return self.record.conclude(answers) if self.record else {}
+        return self.record.conclude(answers, fronts) if self.record else {}
 
-    def _choose(self, state: SearchState) -> Answer:
+    def _choose(self, state: SearchState) -> tuple[Answer, Front | None]:
         state, search = jax.tree.map(jnp.asarray, state), self.plan.search
+        episodes = self.plan.answer_episodes
 
-        def choose(run_key: jax.Array, state: SearchState) -> Answer:
-            return choose_answer(search, run_key, state, self.plan.answer_episodes)
+        def choose(run_key: jax.Array, state: SearchState) -> tuple[Answer, Front | None]:
+            several = search.controller.num_objectives > 1
+            front = pareto_front(search, run_key, state, episodes) if several else None
+            return choose_answer(search, run_key, state, episodes), front
 
         if self.plan.number is not None:
             choose = jax.vmap(choose, in_axes=(0, by_run(search, 0)))

@@ -4,6 +4,7 @@ config.json       the complete config             metrics.jsonl   one object a g
 provenance.json   commit, versions, devices       result.json     what the run found
 policy.npz        all that it takes to act        report/         the pictures
 checkpoints/      the state, every so often       policies/       of each run, if there are many
+front/            the policies of a front
 
 All but provenance and the event files of TensorBoard is the same bits however often the run was
 killed. `result.json` is written last: with it a run is finished.

@@ -21,6 +21,7 @@ from esenas_jax import (
     controllers,
     es_enas,
     objectives,
+    pareto_front,
     policies,
     strategies,
     tasks,
@@ -77,11 +78,11 @@ POLICIES = {
     ),
     "independent_edges": lambda o, a: policies.independent_edges(o, (4,), a, num_edges=(3, 2)),
     "op_edges": lambda o, a: policies.op_edges(o, (4,), a, num_edges=5),
+    "boolean_mask": lambda o, a: policies.boolean_mask(o, (4,), a),
 }
 # Made of the same parts as those above: one generation of each, and its tests in policies_test.
 MORE_POLICIES = {
     "residual_edges": lambda o, a: policies.residual_edges(o, (4,), a, num_edges=5),
-    "boolean_mask": lambda o, a: policies.boolean_mask(o, (4,), a),
     "partitioned, per layer": lambda o, a: policies.partitioned(o, (4,), a, 3, per_layer=True),
     "random_mask": lambda o, a: policies.random_mask(o, (4,), a, num_edges=5),
     "magnitude_pruned": lambda o, a: policies.magnitude_pruned(
@@ -115,12 +116,14 @@ STRATEGIES = {
 CONTROLLERS = {
     "constant": controllers.constant,
     "random": lambda space: controllers.random(space, num_best=3),
+    "hill_climbing": controllers.hill_climbing,
     "regularized_evolution": lambda space: controllers.regularized_evolution(space, 10),
     "reinforce": lambda space: controllers.reinforce(space, entropy_weight=0.1),
     "ppo, autoregressive": lambda space: controllers.ppo(
         space, controllers.autoregressive(4), minibatch_size=8
     ),
     "cross_entropy": controllers.cross_entropy,
+    "nsga2": lambda space: controllers.nsga2(space, 10),
 }
 OPTIONS = {
     "defaults": {},
@@ -128,12 +131,20 @@ OPTIONS = {
     "every other": {"starts": Starts.GENERATION, "propose_every": 2},
     "fixed": {"starts": Starts.FIXED, "objective": objectives.shifted_return(1.0)},
     "baseline": {"baseline_rate": 0.5},
+    "released product": {"objective": objectives.weighted_product(4.0)},
+    "penalty": {"objective": objectives.linear_penalty(0.1, penalize_strategy=True)},
+    "limit": {"objective": objectives.hard_limit(4)},
+    "pareto": {"objective": objectives.pareto("bits")},
 }
 # Every row is in it at least once, and the pairs that know of each other meet.
 TABLE = [
     ("regression", "linear", "ars V2-t", "constant", "every other"),
     ("regression", "op_edges", "es, forward", "regularized_evolution", "defaults"),
     ("integers normalized as es", "dense", "es", "constant", "defaults"),
+    ("regression", "boolean_mask", "ars V2-t", "nsga2", "pareto"),
+    ("regression", "boolean_mask", "es", "hill_climbing", "released product"),
+    ("regression", "boolean_mask", "es", "regularized_evolution", "limit"),
+    ("regression", "boolean_mask", "es", "random", "penalty"),
     ("pendulum", "independent_edges", "es, truncated, adam, ranks", "random", "paired"),
     ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
     ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),
@@ -638,6 +649,32 @@ def test_the_answer_is_the_contender_that_scored_best_and_is_reported_on_other_s
     assert answer.report.episode_return.shape == (32,)
     assert len(np.unique(answer.report.episode_return)) == 32  # 32 different starts
     assert not np.isin(answer.report.episode_return, scores[best]).any()
+
+
+def test_a_front_is_measured_anew_and_marked_by_what_it_turned_out_to_be_worth():
+    made = case(next(row for row in TABLE if row[3] == "nsga2"))
+    search, state = made.search, made.states[4]
+    front = pareto_front(search, KEY, state, episodes=3)
+    genotypes, is_one = search.controller.best(state.controller)
+    places = int(is_one.sum())
+    assert front.valid.tolist() == [True] * places + [False] * (is_one.size - places)
+    bits = np.asarray(front.cost.bits)[:places]
+    np.testing.assert_array_equal(
+        bits, np.sort(jax.vmap(search.policy.cost)(genotypes).bits[is_one])
+    )
+    assert (np.asarray(front.contenders.params) == np.asarray(state.strategy.params)).all()
+    # The same three starts for all, and none that chose the answer.
+    seen = np.asarray(front.evaluations.episode_return)
+    assert seen.shape == (is_one.size, 3)
+    assert len(np.unique(seen[0])) == 3
+    answer = choose_answer(search, KEY, state, episodes=24)
+    assert not np.isin(seen, answer.selection.episode_return).any()
+    worth = seen[:places].mean(axis=1)
+    for k in range(places):
+        better = (worth >= worth[k]) & (bits <= bits[k]) & ((worth > worth[k]) | (bits < bits[k]))
+        assert front.dominated[k] == better.any()
+    again = pareto_front(search, KEY, state, episodes=3)
+    assert equal(again.evaluations, front.evaluations)
 
 
 def test_the_incumbent_is_the_best_generation_as_it_stood():

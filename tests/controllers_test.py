@@ -25,7 +25,7 @@ class Numbered:
     def sample(self, key, shape=()):
         return jnp.full((*shape, 2), FRESH, jnp.int32)
 
-    def mutate(self, key, genotype):
+    def mutate(self, key, genotype, local=False):
         return genotype
 
 
@@ -236,10 +236,11 @@ def test_tied_members_are_equally_likely_parents(scores):
     assert sigmas(np.bincount(np.asarray(parents)[:, 0], minlength=size), probabilities) < 5
 
 
-def test_a_child_is_its_parent_mutated_once():
+@pytest.mark.parametrize(("local", "changed"), [(False, 2 / 3), (True, 1)])
+def test_a_child_is_its_parent_mutated_once(local, changed):
     # Parents differ everywhere; redrawing one of six choices of three changes it with chance 2/3.
     space = Repeat(OneOf(3), 6)
-    controller = controllers.regularized_evolution(space, 3, 2, num_best=1)
+    controller = controllers.regularized_evolution(space, 3, 2, num_best=1, local=local)
     parents = jnp.stack([jnp.full(6, i, jnp.int32) for i in range(3)])
     state, _ = controller.update(
         jax.random.key(0),
@@ -251,7 +252,7 @@ def test_a_child_is_its_parent_mutated_once():
     )
     children, info = proposer(controller)(jax.random.key(1), state)
     distances = (np.asarray(children) != np.asarray(parents)[np.asarray(info)]).sum(axis=1)
-    assert sigmas(np.bincount(distances, minlength=7), [1 / 3, 2 / 3, 0, 0, 0, 0, 0]) < 5
+    assert sigmas(np.bincount(distances, minlength=7), [1 - changed, changed, *[0] * 5]) < 5
 
 
 def test_share_random_says_which_part_was_not_bred():

@@ -189,7 +189,7 @@ CONFIGS = {
     ),
     "unknown controller": (
         "controller.name", "x",
-        "controller.name must be one of constant, random, regularized_evolution, got 'x'.",
+        "controller.name must be one of constant, .*, regularized_evolution, got 'x'.",
     ),
     "unknown task": (
         "task.name", "x", "task.name must be one of environment, regression, got 'x'.",
@@ -260,6 +260,20 @@ CONFIGS = {
     "tournament": (
         "controller.tournament_size", 9,
         r"controller: tournament_size must be in \[2, 8\], got 9.",
+    ),
+    "a controller of two objectives": (
+        "controller", build.section("controller", "nsga2"),
+        ("search: the controller must maximise as many numbers as the objective gives it, 1, got "
+        "one that maximises 2."),
+    ),
+    "an objective of two": (
+        "objective", build.section("objective", "pareto"),
+        ("search: the controller must maximise as many numbers as the objective gives it, 2, got "
+        "one that maximises 1."),
+    ),
+    "unknown cost": (
+        "objective", build.section("objective", "hard_limit", limit=9, cost="size"),
+        "objective: cost must be one of edges, multiplications, weights, .*, got 'size'.",
     ),
     "infinite shift": (
         "objective.shift_per_step", float("inf"),

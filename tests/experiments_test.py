@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from esenas_jax.answer import Answer
+from esenas_jax.answer import Answer, reevaluate
 from esenas_jax.policies import costs
-from esenas_jax.types import Evaluation
+from esenas_jax.types import Evaluation, Stream, stream
 from experiments import build, evaluate, record, results, train
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
@@ -462,6 +462,74 @@ def test_without_the_flags_that_it_needs_a_promise_is_not_made(tmp_path, capsys)
     train.train(pendulum(virtual_shards=1, deterministic=True), Workdir(tmp_path))
     told = capsys.readouterr().out
     assert "Note: the same bits are promised only with XLA_FLAGS=--xla_" in told
+
+
+# --- a front --------------------------------------------------------------------------------------
+
+
+def with_front(**changes) -> ConfigDict:
+    """A run of seconds whose controller weighs return against edges."""
+    config = with_policy("boolean_mask", generations=4)
+    config.controller = build.section("controller", "nsga2", num_best=5)
+    config.objective = build.section("objective", "pareto", cost="edges", shift_per_step=1.0)
+    config.update(changes)
+    return config
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_run_ends_with_every_architecture_of_its_front(seeds, tmp_path):
+    config, workdir = with_front(seeds=seeds), Workdir(tmp_path)
+    found = train.train(config, workdir)
+    alone = found["runs"][found["best_run"]] if seeds > 1 else found
+    front = alone["front"]
+    assert 1 <= len(front) <= 5
+    assert alone["front_cost"] == "edges"
+    edges = [point["edges"] for point in front]
+    assert edges == sorted(set(edges))  # of equal costs only one is in the front
+    # Those that are left over after measuring return more the more they cost.
+    returns = [point["return"]["mean"] for point in front]
+    for k, point in enumerate(front):
+        assert point["dominated"] == any(r >= returns[k] for r in returns[:k])
+        assert point["report_episodes"] == config.answer_episodes
+        assert point["return"]["standard_error"] > 0
+    assert (workdir.path / "report" / "front.png").exists()
+    text = train.summary(found, workdir)
+    lines = text.splitlines()[-len(front) :]
+    for k, (point, line) in enumerate(zip(front, lines, strict=True)):
+        assert line.split()[0] == str(point["edges"])
+        assert f"{k}.npz" in line
+        assert ("dominated" in line) == point["dominated"]
+
+    # The file of each holds it, under the weights of the end: it is worth what the result says.
+    assert len(list((workdir.path / "front").iterdir())) == len(front)
+    search = build.build(config)
+    for k, point in enumerate(front):
+        held = load_contender(workdir.path / "front" / f"{k}.npz", search)
+        assert int(search.policy.cost(held.genotype).edges) == point["edges"]
+    key = jax.random.key(int(config.seed) + int(found.get("best_run", 0)))
+    starts = jnp.arange(config.answer_episodes, dtype=jnp.int32)[None]
+    again = reevaluate(
+        search,
+        stream(key, config.generations, Stream.FRONT),
+        jax.tree.map(lambda x: x[None], held),
+        starts,
+    )
+    np.testing.assert_allclose(again.episode_return.mean(), returns[-1], rtol=1e-4)
+
+
+def test_numbers_of_a_controller_can_be_swept_and_are_checked():
+    sweep = {"controller": {"crossover_rate": [0.5, 1.0]}, "objective": {"shift_per_step": [1, 2]}}
+    planned = build.plan(with_front(sweep=ConfigDict(sweep)))
+    assert [run["controller.crossover_rate"] for run in planned.runs] == [0.5, 0.5, 1.0, 1.0]
+    sweep["controller"]["crossover_rate"] = [0.5, 2.0]
+    with pytest.raises(build.ConfigError, match=r"^controller: crossover_rate must be in \[0, 1\]"):
+        build.plan(with_front(sweep=ConfigDict(sweep)))
+
+
+def test_a_single_objective_has_no_front(trained):
+    workdir, _, found = trained
+    assert "front" not in found
+    assert not (workdir.path / "front").exists()
 
 
 # --- policies -------------------------------------------------------------------------------------

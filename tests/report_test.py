@@ -14,6 +14,7 @@ import pytest
 from experiments import report
 from experiments.report import curve as drawn_curve
 from experiments.report import figure
+from experiments.report import front as drawn_front
 from experiments.report import network as drawing
 
 SIZES = [(3, 1), (4, 3), (3, 4, 2), (3, 4, 4, 2), (2, 3, 3, 3, 2)]
@@ -80,6 +81,27 @@ CURVES = {
     "huge values": noisy(5, exact_mean=-3e38, return_without_bonus=3e38),
     "tiny values": noisy(5, exact_mean=1e-12, return_without_bonus=2e-12, exact_std=1e-13),
     "huge steps": [row(i, env_steps=10**15 * (i + 1)) for i in range(5)],
+}
+
+
+def point(edges, mean, error=10.0, dominated=False):
+    return {
+        "return": {"mean": mean, "standard_error": error},
+        "report_episodes": 16,
+        "edges": edges,
+        "bits": 32 * edges,
+        "dominated": dominated,
+    }
+
+
+FRONTS = {
+    "no point": [],
+    "one point": [point(64, 1_000.0)],
+    "one cost": [point(64, 1_000.0), point(64, 900.0, dominated=True)],
+    "five points": [point(8 * i, 200.0 * i, 30.0 * i, i == 3) for i in range(5)],
+    "sixteen points": [point(3 + 17 * i, 1_400.0 - 9_000 / (i + 7)) for i in range(16)],
+    "only failed": [point(5, None, None, True), point(7, math.nan, math.nan, True)],
+    "some failed": [point(5, 10.0), point(7, None, None, True), point(90, 2e7, 1e6)],
 }
 NETWORKS = {
     "linear": masked(np.random.default_rng(0), (3, 1), 1.0),
@@ -408,6 +430,53 @@ def test_ticks_are_short(limit, value, label):
     assert figure.ticks(Axis())(value, None) == label
 
 
+# --- what is drawn of a front ---------------------------------------------------------------------
+
+
+def front(points, cost="edges", title="A run"):
+    return drawn_front._front_figure(points, cost, title)
+
+
+def bars(figure):
+    """{label: [(x, y, half of the interval)]} of the points."""
+    found = {}
+    for container in figure.axes[0].containers:
+        line, _, (collection,) = container.lines
+        half = [(b[1] - a[1]) / 2 for a, b in collection.get_segments()]
+        xs, ys = line.get_data()
+        found[container.get_label().replace(",", "")] = list(
+            zip(xs.tolist(), ys.tolist(), half, strict=True)
+        )
+    return found
+
+
+def test_a_point_has_its_95_percent_interval_and_says_whether_it_is_dominated():
+    # Student's t of 15 degrees of freedom leaves 2.5 % above 2.1314.
+    found = bars(front(FRONTS["five points"]))
+    assert set(found) == {"in the front with 95 % interval of the mean", "dominated by another one"}
+    here = [(8.0 * i, 200.0 * i, 2.1314 * 30 * i) for i in range(5)]
+    for points, expected in (
+        (found["in the front with 95 % interval of the mean"], here[:3] + here[4:]),
+        (found["dominated by another one"], here[3:4]),
+    ):
+        np.testing.assert_allclose(points, expected, rtol=1e-4)
+
+
+def test_the_cost_of_a_front_is_the_one_that_was_weighed():
+    figure = front(FRONTS["five points"], "bits")
+    assert "bits of weights and structure" in shown(figure)
+    ((x, _, _),) = bars(figure)["dominated by another one"]
+    assert x == 32 * 24
+
+
+def test_architectures_that_failed_are_counted_and_not_drawn():
+    figure = front(FRONTS["some failed"])
+    assert any("failed, and not drawn: 1" in text for text in shown(figure))
+    assert [x for x, _, _ in next(iter(bars(figure).values()))] == [5.0, 90.0]
+    for name in ("no point", "only failed"):
+        assert "no finite evaluations" in shown(front(FRONTS[name]))
+
+
 # --- what holds of every picture ------------------------------------------------------------------
 
 LONG = (
@@ -417,6 +486,8 @@ LONG = (
 PICTURES = {
     **{f"curve of {k}": lambda rows=v: curve(rows, best=2_345.6) for k, v in CURVES.items()},
     **{f"network, {k}": lambda m=v: drawn(m) for k, v in NETWORKS.items()},
+    **{f"front, {k}": lambda points=v: front(points) for k, v in FRONTS.items()},
+    "front with a long title": lambda: front(FRONTS["five points"], title=LONG),
     "curve with a long title": lambda: curve(noisy(5), title=LONG),
     "network with a long title": lambda: drawn(NETWORKS["dense"], title=LONG),
     "network without a title": lambda: drawn(NETWORKS["dense"], title=""),
@@ -477,9 +548,11 @@ folder = Path(sys.argv[1])
 report.learning_curve([{"generation": 0, "exact_mean": 1.0}], folder / "a.png", title="")
 report.draw_network([np.eye(3)], folder / "b.png", title="")
 report.draw_network([np.arange(9.0).reshape(3, 3)], folder / "c.png", title="")
+one = {"return": {"mean": 1.0, "standard_error": 0.1}, "report_episodes": 9, "edges": 3}
+report.draw_front([one | {"dominated": False}], "edges", folder / "d.png", title="")
 assert "matplotlib.pyplot" not in sys.modules
 assert (dict(matplotlib.rcParams), set(matplotlib.colormaps)) == before
 """
     root = Path(report.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4

@@ -13,7 +13,7 @@ import numpy as np
 import pyglove as pg
 import pytest
 
-from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf
+from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf, same
 from tests.reference import evolution
 
 DRAWS = 8_000
@@ -237,6 +237,15 @@ def test_mutants_are_distributed_as_in_the_reference(name):
         for cell in rare:
             del ours[cell], theirs[cell]
         assert disagreement(ours, theirs) < 5
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_the_only_architecture_of_a_space_has_itself_for_a_mutant(local):
+    for space in (OneOf(1), SubsetOf(3, 3), Repeat(OneOf(1), 2), Product([OneOf(1), OneOf(1)])):
+        only = space.sample(jax.random.key(0))
+        mutant = space.mutate(jax.random.key(1), only, local)
+        space.validate(mutant)
+        assert same(only, mutant)
 
 
 def test_a_swapped_item_is_any_absent_one_for_any_parent():

@@ -1,7 +1,7 @@
 """Controllers: the combinatorial half.
 
-Reading order: controller, constant, latest, random, evolution, distribution, factorised,
-autoregressive, policy_gradient, cross_entropy, expectation.
+Reading order: controller, constant, latest, random, hill_climbing, evolution, nsga2; distribution,
+factorised, autoregressive, policy_gradient, cross_entropy; expectation.
 """
 
 from esenas_jax.controllers.autoregressive import autoregressive
@@ -12,6 +12,8 @@ from esenas_jax.controllers.distribution import Distribution, Parameterisation, 
 from esenas_jax.controllers.evolution import regularized_evolution
 from esenas_jax.controllers.expectation import additive_expectation
 from esenas_jax.controllers.factorised import factorised
+from esenas_jax.controllers.hill_climbing import hill_climbing
+from esenas_jax.controllers.nsga2 import nsga2
 from esenas_jax.controllers.policy_gradient import ppo, reinforce
 from esenas_jax.controllers.random import random
 
@@ -25,6 +27,8 @@ __all__ = [
     "constant",
     "cross_entropy",
     "factorised",
+    "hill_climbing",
+    "nsga2",
     "ppo",
     "random",
     "regularized_evolution",

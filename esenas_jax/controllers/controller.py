@@ -22,9 +22,11 @@ class Controller(NamedTuple):
     propose: Callable[
         [Key, PyTree, Array], tuple[Genotype, PyTree]
     ]  # key, plan, i -> genotype, info
-    # key, state, genotypes [N], info [N], scores [N], valid [N] -> (state, metrics). Candidates
-    # that are not valid failed: they are never a parent, an elite, or best.
+    # key, state, genotypes [N], info [N], scores [N], or [N, M] of several objectives, valid [N]
+    # -> (state, metrics). Candidates that are not valid failed: they are never a parent, an elite,
+    # or best.
     update: Callable[[Key, PyTree, Genotype, PyTree, Array, Array], tuple[PyTree, Metrics]]
     # state -> (genotypes [A], bool [A]): the most promising architectures, best first, and whether
     # an entry is one; A is the controller's own number.
     best: Callable[[PyTree], tuple[Genotype, Array]]
+    num_objectives: int = 1  # M, the numbers that it maximises

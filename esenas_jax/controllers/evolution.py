@@ -29,7 +29,11 @@ class Plan(NamedTuple):
 
 
 def regularized_evolution(
-    space: Space, population_size: int, tournament_size: int | None = None, num_best: int = 8
+    space: Space,
+    population_size: int,
+    tournament_size: int | None = None,
+    num_best: int = 8,
+    local: bool = False,
 ) -> Controller:
     """Return regularized evolution (Real et al., AAAI 2019) with PyGlove's rules.
 
@@ -39,12 +43,14 @@ def regularized_evolution(
     never enter it.
 
     Args:
-        space: of the policy; its `mutate` is PyGlove's `Uniform` mutator.
+        space: any.
         population_size: at least 2. The released setting is the candidates of a generation, as it
             is in config files that do not set it; a larger one stays uniform for longer.
         tournament_size: in [2, population_size]; released floor(sqrt(population_size)), by default.
         num_best: how many architectures `best` offers for re-evaluation, at least 1; at most the
             population.
+        local: mutations change one value, and always do, see `Space.mutate`; released False,
+            PyGlove's `Uniform`.
 
     Raises:
         ValueError: if the tournament is larger than the population, or a number out of range.
@@ -86,7 +92,7 @@ def regularized_evolution(
         genotype = jax.tree.map(
             lambda new, mutant: jnp.where(plan.fresh, new, mutant),
             space.sample(k_fresh),
-            space.mutate(k_mutate, parent),
+            space.mutate(k_mutate, parent, local),
         )
         return genotype, jnp.where(plan.fresh, -1, rank)
 

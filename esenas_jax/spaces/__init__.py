@@ -7,7 +7,7 @@ PyGlove takes its time).
 from esenas_jax.spaces.choices import FloatRange, OneOf, SubsetOf, permutation
 from esenas_jax.spaces.compositions import Product, Repeat
 from esenas_jax.spaces.conditional import Chosen, Conditional
-from esenas_jax.spaces.space import Space
+from esenas_jax.spaces.space import Space, same
 
 __all__ = [
     "Chosen",
@@ -19,4 +19,5 @@ __all__ = [
     "Space",
     "SubsetOf",
     "permutation",
+    "same",
 ]

@@ -46,7 +46,9 @@ class OneOf:
 
         With `local` another one is drawn.
         """
-        return _another(key, genotype, self.num_categories) if local else self.sample(key)
+        if not local:
+            return self.sample(key)
+        return _another(key, genotype, self.num_categories) if self.num_categories > 1 else genotype
 
     def crossover(self, key: Key, first: Array, second: Array) -> Array:
         """Take either parent's choice with probability 1/2."""

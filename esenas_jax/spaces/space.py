@@ -1,6 +1,10 @@
 """What every search space offers."""
 
+import functools
 from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
 
 from esenas_jax.types import Array, Genotype, Key
 
@@ -52,3 +56,9 @@ class Space(Protocol):
     def validate(self, genotype: Genotype) -> None:
         """Raise ValueError that names what is wrong, on the host, if this is no genotype of it."""
         ...
+
+
+def same(first: Genotype, second: Genotype) -> Array:
+    """Return whether two genotypes are one architecture, bool []."""
+    equal = jax.tree.map(lambda x, y: jnp.all(x == y), first, second)
+    return functools.reduce(jnp.logical_and, jax.tree.leaves(equal), jnp.ones((), bool))

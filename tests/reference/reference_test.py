@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from tests.reference import ars, es, evolution, policies
+from tests.reference import ars, es, evolution, nsga2, policies
 
 SQRT = math.sqrt
 
@@ -429,6 +429,24 @@ def test_mutations_are_distributed_as_in_pyglove(name):
     statistic = sum((a - b) ** 2 / (a + b) for a, b in cells)
     freedom = len(cells) - 1
     assert statistic < freedom + 5 * SQRT(2 * freedom)
+
+
+# ------------------------------------------------------------------------- nsga2
+
+
+def test_nsga2_by_hand():
+    # c (2, 2) beats d (2, 1) and e (1, 1); d beats e. a, b, c and f are better in one each.
+    scores = [(0, 9), (9, 0), (2, 2), (2, 1), (1, 1), (4, 1)]
+    assert nsga2.fast_non_dominated_sort(scores) == [[0, 1, 2, 5], [3], [4]]
+    # c: (4 - 0) / 9 + (9 - 1) / 9; f: (9 - 2) / 9 + (2 - 0) / 9; the ends a and b first.
+    distance = nsga2.crowding_distance_assignment([scores[i] for i in (0, 1, 2, 5)])
+    close(distance, [np.inf, np.inf, 12 / 9, 1.0])
+    assert nsga2.survivors(scores, 4) == [0, 1, 2, 5]
+    assert nsga2.survivors(scores, 5) == [0, 1, 2, 5, 3]
+    assert nsga2.survivors(scores, 3) == [0, 1, 2]
+    # Equals dominate each other not; where a front spans nothing there is no room.
+    assert nsga2.fast_non_dominated_sort([(1, 1)] * 4) == [[0, 1, 2, 3]]
+    assert nsga2.crowding_distance_assignment([(1, 1)] * 4) == [np.inf, 0, 0, np.inf]
 
 
 # ---------------------------------------------------------------------- policies
