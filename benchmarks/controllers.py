@@ -51,7 +51,8 @@ def trained(controller: Controller) -> tuple[Any, Callable, Callable]:
     @jax.jit
     def learn(state: Any, proposals: Any) -> Any:
         valid = jnp.ones(CANDIDATES, bool)
-        return controller.update(KEY, state, *proposals, scores, valid)[0]
+        genotypes, info = proposals
+        return controller.update(KEY, state, genotypes, info, scores, valid)[0]
 
     state = jax.jit(controller.init)(KEY)
     return learn(state, propose(state)), propose, learn

@@ -20,6 +20,7 @@ has five seeds and leaves the autoregressive kinds out; nothing is then judged.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -148,12 +149,8 @@ def main() -> None:
             rows.append(row)
             if arguments.quick and AUTOREGRESSIVE in name:
                 continue
-            controller, keeps = make(problem.space), name == "random search"
-
-            def one(key: jax.Array, p=problem, c=controller, k=keeps) -> Array:  # noqa: ANN001
-                return deployed(p, c, k, key)
-
-            scores = np.asarray(jax.jit(jax.vmap(one))(keys), float)
+            run = partial(deployed, problem, make(problem.space), name == "random search")
+            scores = np.asarray(jax.jit(jax.vmap(run))(keys), float)
             row.value = float(scores.mean())
             row.interval = None if arguments.quick else mean_interval(scores)
             print(f"{row.name}: found by {int((scores == 1).sum())} of {seeds}", flush=True)
