@@ -264,9 +264,11 @@ class Run:
         """Choose the answer, and write all that a finished run has."""
         episodes = self.plan.answer_episodes
         each = f" of each of the {self.plan.number} runs" if self.plan.number else ""
+        several = self.plan.search.controller.num_objectives > 1
         say(
             f"Choosing the answer{each}, then measuring it on untouched seeds, {episodes} episodes "
-            "each; the program for that is compiled first."
+            f"each{', and as many for each architecture of its front' * several}; the program for "
+            "that is compiled first."
         )
         started = time.perf_counter()
         try:

@@ -34,10 +34,10 @@ def hill_climbing(space: Space, num_incumbents: int = 2, local: bool = False) ->
 
     Args:
         space: any.
-        num_incumbents: how many candidates of a generation run the incumbent, fewer than there are.
-            Two are, by default, the halves of an antithetic pair: to first order their
-            perturbations cancel in the mean. With 0, as released, the best score ever seen stands
-            until it is beaten.
+        num_incumbents: how many candidates of a generation (pairs, where two halves share an
+            architecture) run the incumbent, fewer than there are. Two are, by default, the halves
+            of an antithetic pair: to first order their perturbations cancel in the mean. With 0,
+            as released, the best score ever seen stands until it is beaten.
         local: mutations change one value, and always do, see `Space.mutate`; released False,
             PyGlove's `Uniform`.
 
