@@ -28,6 +28,7 @@ from esenas_jax import Population, _checks, controllers, objectives, policies, s
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
+from esenas_jax.spaces import Space
 from esenas_jax.tasks import Environment, Normalizer, Task
 
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
@@ -124,6 +125,44 @@ def trained_weights(path: str | None) -> np.ndarray:
         ) from error
 
 
+def pyglove(
+    space: Space,
+    num_candidates: int,
+    algorithm: str = "regularized_evolution",
+    population_size: int | None = None,
+    tournament_size: int | None = None,
+    num_best: int = 8,
+) -> controllers.Controller:
+    """An algorithm of PyGlove, on the host, with the settings of the release and of Iris.
+
+    `population_size` is the candidates of a generation unless it is set, and the batch of
+    hill_climb; random has none. `tournament_size` of regularized_evolution is floor(sqrt) of it.
+    """
+    import pyglove as pg  # here, because it takes its time
+
+    size = num_candidates if population_size is None else population_size
+    size = _checks.integer("population_size", size, 2)
+    tournament = max(2, math.isqrt(size)) if tournament_size is None else tournament_size
+    tournament = _checks.integer("tournament_size", tournament, 2, size)
+    made: dict[str, Callable[[], pg.DNAGenerator]] = {
+        "regularized_evolution": lambda: pg.evolution.regularized_evolution(
+            population_size=size, tournament_size=tournament
+        ),
+        "hill_climb": lambda: pg.evolution.hill_climb(batch_size=size),
+        "neat": lambda: pg.evolution.neat(population_size=size),
+        "nsga2": lambda: pg.evolution.nsga2(population_size=size),
+        "random": pg.geno.Random,
+    }
+    if tournament_size is not None and algorithm != "regularized_evolution":
+        raise ValueError(
+            f"tournament_size is of regularized_evolution, and must be None for {algorithm}, got "
+            f"{tournament_size}."
+        )
+    return controllers.pyglove(
+        space, _named("algorithm", algorithm, made)(), num_candidates, num_best=num_best
+    )
+
+
 # What each section may name. The first arguments of policies (sizes) and controllers (the space)
 # come from the task and the policy, not from the config.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -156,14 +195,19 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "controller": {
         f.__name__: f
-        for f in (controllers.constant, controllers.random, controllers.regularized_evolution)
+        for f in (
+            controllers.constant,
+            controllers.random,
+            controllers.regularized_evolution,
+            pyglove,
+        )
     },
     "objective": {"shifted_return": objectives.shifted_return},
     "population": {"Population": Population},
     "search": {"es_enas": es_enas},
 }
 FROM_ELSEWHERE = {
-    "obs_size", "action_size", "space", "genotype",
+    "obs_size", "action_size", "space", "genotype", "num_candidates",
     "policy", "task", "strategy", "controller", "objective", "population",
     "noise", "devices", "virtual_shards",
 }  # fmt: skip
@@ -318,6 +362,11 @@ def plan(config: Any) -> Plan:
         sweep = _sweep(config, search)
         number = seeds * math.prod(len(values) for values in sweep.values())
         many = seeds > 1 or bool(sweep)
+        if many and search.host:
+            raise ValueError(
+                "a controller on the host does one run at a time: seeds must be 1 and sweep empty, "
+                f"got {number} runs."
+            )
         shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
         devices_for_runs = 1
         if shares == "runs":
@@ -401,13 +450,16 @@ def build(config: Any) -> Search:
     controller = dict(config["controller"])
     if controller.get("population_size", 0) is None:
         controller["population_size"] = strategy.num_candidates
+    asked = {"space": policy.space}
+    if controller.get("name") == "pyglove":
+        asked["num_candidates"] = strategy.num_candidates
     return _call(
         "search",
         config["search"],
         policy=policy,
         task=task,
         strategy=strategy,
-        controller=_call("controller", controller, space=policy.space),
+        controller=_call("controller", controller, **asked),
         objective=_call("objective", config["objective"]),
         population=_call(
             "population",
