@@ -136,7 +136,8 @@ def pyglove(
     """An algorithm of PyGlove, on the host, with the settings of the release and of Iris.
 
     `population_size` is the candidates of a generation unless it is set, and the batch of
-    hill_climb; random has none. `tournament_size` of regularized_evolution is floor(sqrt) of it.
+    hill_climb; random has none. `tournament_size` is that of regularized_evolution, by default
+    floor(sqrt(population_size)).
     """
     import pyglove as pg  # here, because it takes its time
 
@@ -153,6 +154,11 @@ def pyglove(
         "nsga2": lambda: pg.evolution.nsga2(population_size=size),
         "random": pg.geno.Random,
     }
+    if algorithm == "neat" and size != num_candidates:
+        raise ValueError(
+            f"population_size of neat must be the {num_candidates} candidates of a generation, got "
+            f"{size}: it breeds from its latest batch alone, which must not be a part of one."
+        )
     if tournament_size is not None and algorithm != "regularized_evolution":
         raise ValueError(
             f"tournament_size is of regularized_evolution, and must be None for {algorithm}, got "

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pyglove as pg
 import pytest
 from flax import linen as nn
 
@@ -115,6 +116,7 @@ CONTROLLERS = {
     "constant": controllers.constant,
     "random": lambda space: controllers.random(space, num_best=3),
     "regularized_evolution": lambda space: controllers.regularized_evolution(space, 10),
+    "pyglove": lambda space: controllers.pyglove(space, pg.geno.Random(), 15),  # never exchanged
 }
 OPTIONS = {
     "defaults": {},
@@ -130,6 +132,7 @@ TABLE = [
     ("pendulum", "independent_edges", "es, truncated, adam, ranks", "random", "paired"),
     ("pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"),
     ("pendulum", "edge_pruned, released slip", "ars without exact", "random", "fixed"),
+    ("regression", "edge_pruned", "es", "pyglove", "paired"),
     (
         "mountain car normalized as ars, twice, held",
         "partitioned",

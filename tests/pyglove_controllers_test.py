@@ -536,6 +536,10 @@ def test_several_devices_evaluate_what_one_host_proposes(tmp_path):
             {"controller": {"tournament_size": 12}},
             r"controller: tournament_size must be in \[2, 11\], got 12\.$",
         ),
+        (
+            {"controller": {"algorithm": "neat", "population_size": 8}},
+            r"population_size of neat must be the 11 candidates of a generation, got 8: it breeds",
+        ),
         ({"controller": {"population_size": 0}}, r"population_size must be at least 2, got 0\.$"),
         (
             {"policy": section("policy", "dense", hidden=(4,))},
