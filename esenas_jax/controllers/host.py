@@ -25,7 +25,7 @@ class Round(NamedTuple):
 
     genotypes: Genotype  # [N], by the candidate that proposes
     proposer: Array  # int32 [N], of each result: the candidate whose proposal it is of
-    scores: Array  # float32 [N]
+    scores: Array  # float32 [N], of several objectives [N, M]
     valid: Array  # bool [N], whether there is a result that did not fail
 
 
@@ -44,6 +44,7 @@ def pyglove(
     num_candidates: int,
     spec: "pg.DNASpec | None" = None,
     num_best: int = 8,
+    num_objectives: int = 1,
 ) -> Controller:
     """Return the controller that asks an algorithm of PyGlove, on the host.
 
@@ -55,9 +56,9 @@ def pyglove(
             state, metrics = step(run_key, state)
 
     The algorithm hears of every proposal that was evaluated, in the order of the candidates, as in
-    the released code: its score, a float (a tuple where the score is a row), and the mean of the
-    two where a pair shares an architecture. Of a failed candidate it hears nothing, as of a worker
-    that PyGlove has lost. What it draws is decided by the run key, unless it has a seed of its own.
+    the released code: its score, a float (a tuple of several objectives), and the mean of the two
+    where a pair shares an architecture. Of a failed candidate it hears nothing, as of a worker that
+    PyGlove has lost. What it draws is decided by the run key, unless it has a seed of its own.
 
     Args:
         space: of the policy.
@@ -68,11 +69,14 @@ def pyglove(
             (`Translation.spec`). By default that of `to_pyglove`, which takes half a minute for 64
             of 736 items; it is built when the algorithm is started.
         num_best: how many architectures of the latest generation `best` offers for re-evaluation,
-            at least 1. Scores of earlier generations belong to other weights.
+            at least 1, by the first objective. Scores of earlier generations belong to other
+            weights.
+        num_objectives: M, at least 1; above 1 of an algorithm for several, `pg.evolution.nsga2`.
 
     Raises:
         TypeError: if the algorithm is none of PyGlove's.
-        ValueError: if a number is out of range, or there is only one architecture.
+        ValueError: if a number is out of range, there is only one architecture, or several
+            objectives for an algorithm that hears of one.
     """
     import pyglove as pg  # here, because it takes its time
 
@@ -84,6 +88,11 @@ def pyglove(
             "proposes the one that it has."
         )
     num_candidates = _checks.integer("num_candidates", num_candidates, 1)
+    if _checks.integer("num_objectives", num_objectives, 1) > 1 and not algorithm.multi_objective:
+        raise ValueError(
+            f"num_objectives must be 1 of an algorithm that hears of one, got {num_objectives}."
+        )
+    row = () if num_objectives == 1 else (num_objectives,)
     latest = random(space, num_best)
 
     def init(key: Key) -> State:
@@ -94,7 +103,7 @@ def pyglove(
             round=Round(
                 genotypes=space.sample(k_genotypes, (num_candidates,)),  # until the first exchange
                 proposer=jnp.zeros(num_candidates, jnp.int32),
-                scores=jnp.zeros(num_candidates, jnp.float32),
+                scores=jnp.zeros((num_candidates, *row), jnp.float32),
                 valid=jnp.zeros(num_candidates, bool),
             ),
             best=latest.init(k_best),
@@ -113,7 +122,8 @@ def pyglove(
             return jnp.zeros((num_candidates, *x.shape[1:]), x.dtype).at[: info.size].set(x)
 
         results = Round(state.round.genotypes, padded(info), padded(scores), padded(valid))
-        best, _ = latest.update(key, state.best, genotypes, info, scores, valid)
+        first = scores[:, 0] if row else scores
+        best, _ = latest.update(key, state.best, genotypes, info, first, valid)
         return State(state.seed, state.told + 1, results, best), {}
 
     def host(proposers: Sequence[int]) -> Host:
