@@ -36,8 +36,8 @@ ALGORITHMS = {
     "random": pg.geno.Random,
     "composed": lambda: pg.evolution.Evolution(
         pg.evolution.selectors.Top(4)
-        >> pg.evolution.selectors.Random(1)
-        >> pg.evolution.mutators.Uniform(),
+        >> pg.evolution.selectors.Random(1, seed=7)
+        >> pg.evolution.mutators.Uniform(seed=8),
         population_init=(pg.geno.Random(), N),
         population_update=pg.evolution.selectors.Last(2 * N),
     ),
@@ -257,6 +257,11 @@ def test_a_pair_shares_one_proposal_which_hears_the_mean_of_both():
     whose = [k // 2 for k in range(10)] + list(range(5, 11))
     expected = [from_dna(SPACE, recorded(k))["ops"] for k in whose]
     np.testing.assert_array_equal(asked["ops"], expected)
+    # Wherever those that propose stand, they find theirs.
+    state = search.controller.host([1, 4]).exchange(search.controller.init(KEY))
+    ops = state.round.genotypes["ops"]
+    assert ops.shape == (N, 6)
+    np.testing.assert_array_equal(ops[jnp.array([1, 4])], expected[:3:2])
     # The halves score differently, and one of them fails.
     proposer = np.array([0, 0, 1, 1, 2, 2] + [15] * 10, np.int32)
     scores = np.array([1, 4, np.nan, 3, np.nan, np.nan] + [7] * 10, np.float32)
