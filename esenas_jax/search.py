@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from esenas_jax import _checks
-from esenas_jax.controllers import Controller, additive_expectation
+from esenas_jax.controllers import Controller, Host, additive_expectation
 from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
 from esenas_jax.population import Population
@@ -118,6 +119,7 @@ class Search(NamedTuple):
     tell: Callable[..., tuple[SearchState, Metrics]]
     step: Callable[[Key, SearchState], tuple[SearchState, Metrics]]
     run: Callable[[Key, SearchState, int], tuple[SearchState, Metrics]]
+    host: Callable[[], Host] | None  # of a run, where the controller has a half on the host
 
     @property
     def num_candidates(self) -> int:
@@ -428,6 +430,10 @@ def es_enas(
 
     spread_step = population.spread(step)
 
+    def host() -> Host:
+        proposers = np.unique(strategy.pair(all_ids) if shared_architecture else all_ids)
+        return controller.host(proposers.tolist())  # pyright: ignore[reportOptionalCall]
+
     return Search(
         policy=policy,
         task=task,
@@ -441,6 +447,7 @@ def es_enas(
         tell=population.spread(tell),
         step=spread_step,
         run=run,
+        host=host if controller.host else None,
     )
 
 

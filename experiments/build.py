@@ -29,6 +29,7 @@ from esenas_jax.controllers import Controller
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
+from esenas_jax.spaces import Space
 from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
 
@@ -126,6 +127,50 @@ def trained_weights(path: str | None) -> np.ndarray:
         ) from error
 
 
+def pyglove(
+    space: Space,
+    num_candidates: int,
+    algorithm: str = "regularized_evolution",
+    population_size: int | None = None,
+    tournament_size: int | None = None,
+    num_best: int = 8,
+) -> controllers.Controller:
+    """An algorithm of PyGlove, on the host, with the settings of the release and of Iris.
+
+    `population_size` is the candidates of a generation unless it is set, and the batch of
+    hill_climb; random has none. `tournament_size` is that of regularized_evolution, by default
+    floor(sqrt(population_size)).
+    """
+    import pyglove as pg  # here, because it takes its time
+
+    size = num_candidates if population_size is None else population_size
+    size = _checks.integer("population_size", size, 2)
+    tournament = max(2, math.isqrt(size)) if tournament_size is None else tournament_size
+    tournament = _checks.integer("tournament_size", tournament, 2, size)
+    made: dict[str, Callable[[], pg.DNAGenerator]] = {
+        "regularized_evolution": lambda: pg.evolution.regularized_evolution(
+            population_size=size, tournament_size=tournament
+        ),
+        "hill_climb": lambda: pg.evolution.hill_climb(batch_size=size),
+        "neat": lambda: pg.evolution.neat(population_size=size),
+        "nsga2": lambda: pg.evolution.nsga2(population_size=size),
+        "random": pg.geno.Random,
+    }
+    if algorithm == "neat" and size != num_candidates:
+        raise ValueError(
+            f"population_size of neat must be the {num_candidates} candidates of a generation, got "
+            f"{size}: it breeds from its latest batch alone, which must not be a part of one."
+        )
+    if tournament_size is not None and algorithm != "regularized_evolution":
+        raise ValueError(
+            f"tournament_size is of regularized_evolution, and must be None for {algorithm}, got "
+            f"{tournament_size}."
+        )
+    return controllers.pyglove(
+        space, _named("algorithm", algorithm, made)(), num_candidates, num_best=num_best
+    )
+
+
 # What each section may name. The first arguments of policies (sizes) and controllers (the space)
 # come from the task and the policy, not from the config.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -167,6 +212,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
             controllers.reinforce,
             controllers.ppo,
             controllers.cross_entropy,
+            pyglove,
         )
     },
     "objective": {
@@ -183,7 +229,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "search": {"es_enas": es_enas},
 }
 FROM_ELSEWHERE = {
-    "obs_size", "action_size", "space", "genotype",
+    "obs_size", "action_size", "space", "genotype", "num_candidates",
     "policy", "task", "strategy", "controller", "objective", "population",
     "noise", "devices", "virtual_shards",
 }  # fmt: skip
@@ -346,6 +392,11 @@ def plan(config: Any) -> Plan:
         sweep = _sweep(config, search)
         number = seeds * math.prod(len(values) for values in sweep.values())
         many = seeds > 1 or bool(sweep)
+        if many and search.host:
+            raise ValueError(
+                "a controller on the host does one run at a time: seeds must be 1 and sweep empty, "
+                f"got {number} runs."
+            )
         shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
         devices_for_runs = 1
         if shares == "runs":
@@ -458,7 +509,10 @@ def _controller(given: Any, policy: Policy, strategy: Strategy) -> Controller:
             nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
             few = nodes if len(nodes) < MOST_STEPS else None
             given["parameterisation"] = controllers.autoregressive(groups=few)
-    return _call("controller", given, space=policy.space)
+    asked: dict[str, Any] = {"space": policy.space}
+    if isinstance(given, dict) and given.get("name") == "pyglove":
+        asked["num_candidates"] = strategy.num_candidates
+    return _call("controller", given, **asked)
 
 
 def require(config: Any, *names: str) -> None:

@@ -8,7 +8,9 @@ changed on disk is found out instead of learnt from.
 import hashlib
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +21,7 @@ from esenas_jax.search import SearchState
 from esenas_jax.types import Shared
 
 FORMAT = 2  # of what is written here
+_HISTORY = "history."  # before the names of what is no part of the state, and grows
 
 
 class CheckpointError(Exception):
@@ -32,6 +35,7 @@ class Checkpoint(NamedTuple):
     state: SearchState  # leaves are NumPy arrays; `Shared` parts are empty
     totals: dict[str, list[int]]  # of the metrics so far, of every run, exact
     damaged: list[str]  # newer ones that could not be read, and why
+    history: dict[str, np.ndarray]  # of a controller on the host, by name
 
 
 class Checkpoints:
@@ -79,7 +83,12 @@ class Checkpoints:
         """Return the generations that there are checkpoints of, the newest last."""
         return sorted(self._manager.all_steps()) if self.path.exists() else []
 
-    def save(self, state: SearchState, totals: dict[str, list[int]]) -> None:
+    def save(
+        self,
+        state: SearchState,
+        totals: dict[str, list[int]],
+        history: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> None:
         """Write a checkpoint, unless there is one of that generation.
 
         Raises:
@@ -90,6 +99,7 @@ class Checkpoints:
         if generation in before:
             return
         leaves = {name: np.asarray(x) for name, x in _leaves(jax.device_get(state)).items()}
+        leaves |= {f"{_HISTORY}{name}": x for name, x in history.items()}
         about = {
             "format": FORMAT,
             "esenas_jax": esenas_jax.__version__,
@@ -127,7 +137,7 @@ class Checkpoints:
         damaged: list[tuple[int, str]] = []
         for generation in reversed(self.generations()):
             try:
-                state, totals = self._read(generation, like)
+                state, totals, history = self._read(generation, like)
             except CheckpointError:
                 raise
             except Exception as error:
@@ -141,7 +151,7 @@ class Checkpoints:
             if not self._read_only:
                 for bad, _ in damaged:
                     self._set_aside(bad)
-            return Checkpoint(generation, state, totals, [text for _, text in damaged])
+            return Checkpoint(generation, state, totals, [text for _, text in damaged], history)
         if damaged:
             raise CheckpointError(
                 f"no checkpoint can be read: {', '.join(text for _, text in damaged)}; "
@@ -155,10 +165,13 @@ class Checkpoints:
         (self.path / str(generation)).rename(aside)
         self._manager.reload()
 
-    def _read(self, generation: int, like: SearchState) -> tuple[SearchState, dict[str, list[int]]]:
+    def _read(
+        self, generation: int, like: SearchState
+    ) -> tuple[SearchState, dict[str, list[int]], dict[str, np.ndarray]]:
         expected = _leaves(like)
         about = self._about(generation)
-        if about.get("format") != FORMAT or about["leaves"] != _describe(expected):
+        found = {n: x for n, x in about.get("leaves", {}).items() if not n.startswith(_HISTORY)}
+        if about.get("format") != FORMAT or found != _describe(expected):
             raise CheckpointError(
                 f"the checkpoint {self.path / str(generation)} was written by esenas_jax "
                 f"{about.get('esenas_jax')} in another form (format {about.get('format')}) than "
@@ -168,7 +181,8 @@ class Checkpoints:
         leaves = self.leaves(generation)
         structure = jax.tree.structure(hollow(like))
         state = structure.unflatten([leaves[name] for name in expected])
-        return state, about["totals"]
+        history = {n.removeprefix(_HISTORY): x for n, x in leaves.items() if n not in expected}
+        return state, about["totals"], history
 
     def leaves(self, generation: int) -> dict[str, np.ndarray]:
         """Return the arrays of a checkpoint by name; raise if they are not what was written."""

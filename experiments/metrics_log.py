@@ -59,20 +59,21 @@ class MetricsLog:
             )
         with workdir.writing():
             write_whole(path, b"".join(lines))
-            times = self._wall_times()
+            before = self._events_before()
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._events: Any = EventsWriter(str(folder / "events"))
             self._lines = path.open("a")
             for start in range(0, len(rows), runs):
                 row = mean_row(rows[start : start + runs])
-                self._add_event(row, times.get(row["generation"], time.time()))
+                written, numbers = before.get(row["generation"], (time.time(), {}))
+                self._add_event({**numbers, **row}, written)
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add the rows of a generation; TensorBoard gets their mean."""
+    def add(self, rows: Sequence[Mapping[str, Any]], timed: Mapping[str, float]) -> None:
+        """Add the rows of a generation; TensorBoard gets their mean, and what depends on time."""
         with self._workdir.writing():
             self._lines.write("".join(json.dumps(row) + "\n" for row in rows))
-            self._add_event(mean_row(rows), time.time())
+            self._add_event({**timed, **mean_row(rows)}, time.time())
             self._lines.flush()
             self._events.flush()
 
@@ -104,8 +105,8 @@ class MetricsLog:
                 event.summary.value.add(tag=name, simple_value=value)
         self._events.write_event(event)
 
-    def _wall_times(self) -> dict[int, float]:
-        """Return when each generation was written down, from the events that there are."""
+    def _events_before(self) -> dict[int, tuple[float, dict[str, float]]]:
+        """Return when each generation was written down, and its numbers, from its event."""
         out = {}
         for file in self._workdir.path.glob("events.out.tfevents.*"):
             data = file.read_bytes()
@@ -115,7 +116,8 @@ class MetricsLog:
                     event = self._event.FromString(data[12 : 12 + size])
                 except Exception:  # torn: the run was killed while it wrote
                     break
-                out[event.step] = event.wall_time
+                numbers = {value.tag: value.simple_value for value in event.summary.value}
+                out[event.step] = (event.wall_time, numbers)
                 data = data[16 + size :]
         return out
 

@@ -80,10 +80,10 @@ class Record:
         self.log = MetricsLog(self.workdir, generation, len(self.plan.runs))
         return self.log
 
-    def save(self, state: SearchState, totals: Totals) -> None:
+    def save(self, state: SearchState, totals: Totals, history: Mapping[str, np.ndarray]) -> None:
         """Write a checkpoint that the metrics are not behind of."""
         self.log.sync()
-        self.checkpoints.save(state, totals)
+        self.checkpoints.save(state, totals, history)
         self.account()
 
     def conclude(self, answers: Answer, fronts: Front | None = None) -> dict[str, Any]:

@@ -154,6 +154,10 @@ def summary(found: dict[str, Any], workdir: Workdir) -> str:
         "Pictures": f"{workdir.path / 'report'}: "
         + ", ".join(sorted(path.name for path in (workdir.path / "report").glob("*.png"))),
     }
+    if "proposals_per_second" in origin:
+        where["Controller"] = (
+            f"{origin['proposals_per_second']:,.3g} architectures a second, on the host"
+        )
     if "runs" in found:
         return table(_settings(found) | where) + _front(found["runs"][found["best_run"]])
     return table(measured(found, "on untouched seeds") | costs(found) | where) + _front(found)

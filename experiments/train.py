@@ -13,7 +13,7 @@ each of them with both numbers. Several processes run the same command, each wit
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from ml_collections import ConfigDict, config_flags
 
 from esenas_jax import _checks
 from esenas_jax.answer import Answer, Front, choose_answer, pareto_front
+from esenas_jax.controllers import Host
 from esenas_jax.runs import MAX_DISCARDED, Runs, by_run, runs
 from esenas_jax.search import Metrics, SearchState
 from esenas_jax.types import Shared
 from experiments import command_line, hosts
 from experiments.build import ConfigError, Plan, plan
-from experiments.checkpoints import hollow
+from experiments.checkpoints import Checkpoint, hollow
 from experiments.command_line import RunError, failure, xla_flags
 from experiments.profiling import ProfileError, Profiler, named_program
 from experiments.progress import Progress, say
@@ -107,6 +108,10 @@ def _plan(config: ConfigDict) -> Plan:
             f"devices must be all {jax.device_count()} of the {jax.process_count()} processes, "
             f"got {planned.devices}."
         )
+    if jax.process_count() > 1 and planned.search.host:
+        raise ConfigError(
+            f"a controller on the host needs a run of one process, got {jax.process_count()}."
+        )
     missing = [f for f in xla_flags(config) if f not in os.environ.get("XLA_FLAGS", "").split()]
     if missing:
         say(f"Note: the same bits are promised only with XLA_FLAGS={' '.join(missing)}.")
@@ -136,6 +141,7 @@ class Run:
         self.stopping = stopping
         self.seconds = record.seconds if record else {}
         self.tracing = Tracing(record and record.workdir.path / "profile", profile)
+        self.host: Host | None = None  # of a controller that has a half on the host
         self.runs: Runs = runs(
             planned.search,
             planned.number,
@@ -161,10 +167,45 @@ class Run:
         except Exception as error:
             raise self._failed("the first state", error) from error
         found = self.record.latest(like) if self.record and begun else None
+        if self.plan.search.host and not (found and found.generation == self.plan.generations):
+            self.host = self._start_host(self.plan.search.host, found)
         totals = found.totals if found else {n: [0] * len(self.plan.runs) for n in _TOTALS}
         if not hosts.tell(np.array([found is not None]))[0]:
             return None, totals
         return hosts.tell(found.state if found else hollow(like)), totals
+
+    def _start_host(self, start: Callable[[], Host], found: Checkpoint | None) -> Host:
+        """Return the controller's half on the host, as it was at a checkpoint."""
+        say("Starting the controller on the host; PyGlove takes half a minute for a large space.")
+        try:
+            host = start()
+            if found:
+                say("Replaying its history, for which it takes as long as it did.")
+                host.replay(found.state.controller, found.history)
+        except Exception as error:
+            raise self._failed("starting the controller on the host", error) from error
+        return host
+
+    def _exchange(self, state: SearchState, generation: int) -> tuple[SearchState, float | None]:
+        """Let the controller on the host say what is to be evaluated next.
+
+        Returns:
+            The state with that in it, and the proposals a second, if there were any.
+        """
+        host = self.host
+        if host is None:
+            return state, None
+        proposals, seconds = host.proposals, host.seconds
+        try:
+            state = state._replace(controller=host.exchange(state.controller))
+        except Exception as error:
+            what = f"the controller on the host, before generation {generation},"
+            raise self._failed(what, error) from error
+        if host.proposals == proposals:
+            return state, None
+        if self.record:
+            self.record.origin["proposals_per_second"] = host.proposals / host.seconds
+        return state, (host.proposals - proposals) / (host.seconds - seconds)
 
     def _compile(self) -> tuple[SearchState, jax.stages.Compiled]:
         cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
@@ -199,6 +240,8 @@ class Run:
                     step = 1  # until the last is traced: a trace is of one generation
                 tracing = self.tracing.next(generation)
                 limit = min(step, last - generation, every - generation % every)
+                state, rate = self._exchange(state, generation)
+                timed = {} if rate is None else {"controller_proposals_per_second": rate}
                 with tracing or nullcontext():
                     started = time.perf_counter()
                     try:
@@ -213,7 +256,7 @@ class Run:
                     for k in range(done):
                         rows = watched.rows(jax.tree.map(lambda x, k=k: x[k], metrics))
                         if record:
-                            record.log.add(rows)
+                            record.log.add(rows, timed)
                         progress.update(rows)
                         if watched.hopeless:
                             self._save(state, watched)
@@ -236,6 +279,8 @@ class Run:
 
     def _next(self, seconds: float) -> int:
         """Return how many generations to carry out before the next look; all do as many."""
+        if self.host:
+            return 1
         wanted = int(np.clip(DISPATCH_SECONDS / seconds, 1, CAPACITY))
         return int(hosts.tell(np.array([wanted]))[0])
 
@@ -258,7 +303,8 @@ class Run:
         lost = state.discarded.min()
         state = state._replace(generation=state.generation - lost, discarded=state.discarded - lost)
         if self.record and int(state.generation.max()) == watched.good:
-            self.record.save(state, watched.good_totals)
+            history = self.host.history() if self.host else {}
+            self.record.save(state, watched.good_totals, history)
 
     def _answer(self, state: SearchState) -> dict[str, Any]:
         """Choose the answer, and write all that a finished run has."""

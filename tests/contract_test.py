@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pyglove as pg
 import pytest
 from flax import linen as nn
 
@@ -124,6 +125,7 @@ CONTROLLERS = {
     ),
     "cross_entropy": controllers.cross_entropy,
     "nsga2": lambda space: controllers.nsga2(space, 10),
+    "pyglove": lambda space: controllers.pyglove(space, pg.geno.Random(), 15),  # never exchanged
 }
 OPTIONS = {
     "defaults": {},
@@ -151,6 +153,7 @@ TABLE = [
     ("regression", "edge_pruned", "es, of users", "reinforce", "baseline"),
     ("regression", "edge_pruned", "ars V2-t", "ppo, autoregressive", "paired"),
     ("regression", "partitioned", "es", "cross_entropy", "every other"),
+    ("regression", "edge_pruned", "es", "pyglove", "paired"),
     (
         "mountain car normalized as ars, twice, held",
         "partitioned",

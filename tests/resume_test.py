@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from experiments import train
-from experiments.build import build
+from experiments.build import build, section
 from experiments.checkpoints import CheckpointError, Checkpoints
-from experiments.command_line import load_config
+from experiments.command_line import RunError, load_config
 from experiments.metrics_log import read_rows
 from experiments.workdir import Workdir, WorkdirError
 
@@ -542,3 +542,59 @@ def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
     std = jnp.sqrt(last.state.moments.deviation / last.state.moments.count)
     before = jnp.sqrt(moments.deviation / moments.count)
     np.testing.assert_allclose(std, before, rtol=1e-3)
+
+
+# --- a controller on the host ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "propose_every"),
+    [
+        ("regularized_evolution", 1),
+        *(
+            pytest.param(algorithm, every, marks=pytest.mark.slow)
+            for algorithm, every in (
+                ("regularized_evolution", 3), ("hill_climb", 1), ("neat", 1), ("nsga2", 1),
+                ("random", 1),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_run_of_pygloves_goes_on_with_the_architectures_of_an_unbroken_one(
+    algorithm, propose_every, tmp_path, capsys
+):
+    """All of them are in its last checkpoint, with their scores."""
+    config = tiny()
+    config.controller = section("controller", "pyglove", algorithm=algorithm)
+    config.search.propose_every = propose_every
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train.train(config, Workdir(whole))
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "6")
+    train.train(config, Workdir(folder), "must")
+    assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
+    expected, got = all_bits(whole), all_bits(folder)
+    assert got == expected
+    assert "history.genotypes" in expected["state"]
+    # Nothing is replayed for a run that only lacks its answer.
+    (folder / "result.json").unlink()
+    train.train(config, Workdir(folder), "must")
+    assert "Replaying" not in capsys.readouterr().out
+    assert all_bits(folder) == expected
+
+
+def test_a_history_that_is_not_the_algorithms_stops_the_run_with_a_sentence(tmp_path):
+    config = tiny(generations=4)
+    config.controller = section("controller", "pyglove")
+    train.train(config, Workdir(tmp_path))
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    found = checkpoints.latest(jax.eval_shape(build(config).init, jax.random.key(0)))
+    assert found is not None
+    found.history["genotypes"][0, 0] = np.arange(12)
+    shutil.rmtree(tmp_path / "checkpoints")
+    Checkpoints(tmp_path / "checkpoints").save(found.state, found.totals, found.history)
+    with pytest.raises(RunError, match=r"in round 0 of its replay the algorithm does not propose"):
+        train.train(config, Workdir(tmp_path), "must")

@@ -1,12 +1,38 @@
 """What every controller offers."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from esenas_jax.spaces import Space
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
 Metrics = dict[str, Array]
+
+
+class Host(Protocol):
+    """The half of a controller that one run has on the host; the state is the controller's."""
+
+    proposals: int  # made in exchanges, not in a replay
+    seconds: float  # that these took, hearing of results included
+
+    def exchange(self, state: PyTree) -> PyTree:
+        """Hear of the results in a state, and return it with the architectures to evaluate next.
+
+        To be called before every generation, of one run after the other. Nothing changes while
+        there is nothing to hear: within the generations that share proposals (`propose_every`), and
+        after one that was discarded, whose architectures are run again.
+        """
+        ...
+
+    def history(self) -> dict[str, np.ndarray]:
+        """Return what was handed in and heard, [rounds heard of, ...] each."""
+        ...
+
+    def replay(self, state: PyTree, history: Mapping[str, np.ndarray]) -> None:
+        """Go where another host was that had this state and this history."""
+        ...
 
 
 class Controller(NamedTuple):
@@ -30,3 +56,6 @@ class Controller(NamedTuple):
     # an entry is one; A is the controller's own number.
     best: Callable[[PyTree], tuple[Genotype, Array]]
     num_objectives: int = 1  # M, the numbers that it maximises
+    # The candidates that propose -> the half on the host of a run, for a controller that has one:
+    # `propose` looks up what it handed in, at most that many architectures a generation.
+    host: Callable[[Sequence[int]], Host] | None = None
