@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from esenas_jax import _checks
 from esenas_jax.controllers.distribution import Distribution, Parameterisation, refusal
@@ -64,6 +63,8 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
     """
     units = _checks.integer("units", units, 1)
     sizes = tuple(_checks.integer("groups", size, 1) for size in groups or ())
+    from flax import linen as nn  # here, because it takes its time
+
     cell = nn.OptimizedLSTMCell(units)
 
     def distribution(space: Space) -> Distribution:
