@@ -65,7 +65,9 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
     sizes = tuple(_checks.integer("groups", size, 1) for size in groups or ())
     from flax import linen as nn  # here, because it takes its time
 
-    cell = nn.OptimizedLSTMCell(units)
+    # Flax's own, orthogonal matrices take decompositions, and on a CPU of few cores batches of them
+    # (many seeds in one program) can wait for each other for ever: seen with jaxlib 0.10.2.
+    cell = nn.OptimizedLSTMCell(units, recurrent_kernel_init=nn.initializers.lecun_normal())
 
     def distribution(space: Space) -> Distribution:
         part = _part(space, units, sizes)
