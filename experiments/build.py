@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_dict
 
 from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
 from esenas_jax.controllers import Controller
+from esenas_jax.objectives import Objective
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
@@ -130,6 +131,7 @@ def trained_weights(path: str | None) -> np.ndarray:
 def pyglove(
     space: Space,
     num_candidates: int,
+    num_objectives: int,
     algorithm: str = "regularized_evolution",
     population_size: int | None = None,
     tournament_size: int | None = None,
@@ -167,7 +169,11 @@ def pyglove(
             f"{tournament_size}."
         )
     return controllers.pyglove(
-        space, _named("algorithm", algorithm, made)(), num_candidates, num_best=num_best
+        space,
+        _named("algorithm", algorithm, made)(),
+        num_candidates,
+        num_best=num_best,
+        num_objectives=num_objectives,
     )
 
 
@@ -229,7 +235,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "search": {"es_enas": es_enas},
 }
 FROM_ELSEWHERE = {
-    "obs_size", "action_size", "space", "genotype", "num_candidates",
+    "obs_size", "action_size", "space", "genotype", "num_candidates", "num_objectives",
     "policy", "task", "strategy", "controller", "objective", "population",
     "noise", "devices", "virtual_shards",
 }  # fmt: skip
@@ -461,7 +467,7 @@ def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
         for value in values:  # as the factory would refuse it
             changed = {**config[section], field: value}
             if section == "controller":
-                _controller(changed, search.policy, search.strategy)
+                _controller(changed, search.policy, search.strategy, search.objective)
             else:
                 more = {"noise": strategies.gaussian()} if section == "strategy" else {}
                 _call(section, changed, **more)
@@ -481,14 +487,15 @@ def build(config: Any) -> Search:
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     strategy = _call("strategy", config["strategy"], noise=_call("noise", config["noise"]))
+    objective: Objective = _call("objective", config["objective"])
     return _call(
         "search",
         config["search"],
         policy=policy,
         task=task,
         strategy=strategy,
-        controller=_controller(config["controller"], policy, strategy),
-        objective=_call("objective", config["objective"]),
+        controller=_controller(config["controller"], policy, strategy, objective),
+        objective=objective,
         population=_call(
             "population",
             config["population"],
@@ -499,7 +506,7 @@ def build(config: Any) -> Search:
     )
 
 
-def _controller(given: Any, policy: Policy, strategy: Strategy) -> Controller:
+def _controller(given: Any, policy: Policy, strategy: Strategy, objective: Objective) -> Controller:
     """Return a controller, with what follows from the others filled in."""
     if isinstance(given, Mapping | ConfigDict):
         given = dict(given)
@@ -512,6 +519,7 @@ def _controller(given: Any, policy: Policy, strategy: Strategy) -> Controller:
     asked: dict[str, Any] = {"space": policy.space}
     if isinstance(given, dict) and given.get("name") == "pyglove":
         asked["num_candidates"] = strategy.num_candidates
+        asked["num_objectives"] = objective.num_objectives
     return _call("controller", given, **asked)
 
 

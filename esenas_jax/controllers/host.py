@@ -93,7 +93,7 @@ def pyglove(
             f"num_objectives must be 1 of an algorithm that hears of one, got {num_objectives}."
         )
     row = () if num_objectives == 1 else (num_objectives,)
-    latest = random(space, num_best)
+    latest = random(space, num_best)  # of several objectives it goes by the first
 
     def init(key: Key) -> State:
         k_seed, k_genotypes, k_best = jax.random.split(key, 3)
@@ -138,5 +138,6 @@ def pyglove(
         propose=lambda key, plan, i: (jax.tree.map(lambda x: x[i], plan), i),
         update=update,
         best=lambda state: latest.best(state.best),
+        num_objectives=num_objectives,
         host=host,
     )
