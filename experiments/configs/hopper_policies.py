@@ -20,8 +20,6 @@ from experiments.configs.base import variant
 POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "linear": ("dense", {"hidden": (), "weight_init": "uniform"}, False),
     "dense": ("dense", {"hidden": (32,), "weight_init": "uniform"}, False),
-    "random_mask": ("random_mask", {"hidden": (32,), "num_edges": 64}, False),
-    "magnitude_pruned": ("magnitude_pruned", {"hidden": (32,), "num_edges": 64}, False),
     "aggregate": ("edge_pruned", {"hidden": (32,), "num_edges": 64}, True),
     "independent": ("independent_edges", {"hidden": (32,), "num_edges": (48, 16)}, True),
     "residual": ("residual_edges", {"hidden": (32,), "num_edges": 64}, True),
@@ -35,6 +33,8 @@ POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "toeplitz": ("toeplitz", {"hidden": (32,)}, False),
     "circulant": ("circulant", {"hidden": (32,)}, False),
+    "random_mask": ("random_mask", {"hidden": (32,), "num_edges": 64}, False),
+    "magnitude_pruned": ("magnitude_pruned", {"hidden": (32,), "num_edges": 64}, False),
 }
 
 
