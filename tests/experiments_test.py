@@ -520,7 +520,7 @@ def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_
     assert result["compression"]["dense"]["weights"] == (3 if name == "linear" else 128)
     search = build.build(config)
     trained.unlink(missing_ok=True)  # what a policy came from may be gone
-    build.trained_weights.cache_clear()
+    build.trained_policy.cache_clear()
     act = load_policy(workdir.path / "policy.npz")
     chosen = load_contender(workdir.path / "policy.npz", search)
     obs = jax.random.normal(jax.random.key(0), (3,))
@@ -539,6 +539,54 @@ def test_pruning_starts_from_the_largest_weights_that_were_trained(dense_run):
         weights = file["weights"][:128]
     kept = np.sort(np.argsort(-np.abs(weights), kind="stable")[:32])
     np.testing.assert_array_equal(start[:32], weights[kept])
+
+
+@pytest.fixture(scope="module")
+def seen_run(dense_run, tmp_path_factory):
+    """The file of the dense run, had it been chosen after it had seen 100 observations."""
+    path = tmp_path_factory.mktemp("seen") / "policy.npz"
+    with np.load(dense_run.path / "policy.npz") as file:
+        moments = {"count": 100.0, "mean": [0.5, -0.5, 2.0], "deviation": [10.0, 40.0, 900.0]}
+        more = {f"moments_{name}": np.float32(value) for name, value in moments.items()}
+        np.savez(path, **(dict(file) | more))
+    return path
+
+
+def test_what_is_trained_further_sees_what_it_was_trained_to_see(seen_run):
+    """With nothing pruned the first generation is worth what the dense policy is."""
+    dense, key = build.build(with_policy("dense")), jax.random.key(7)
+    chosen, state = load_contender(seen_run, dense), dense.init(key)
+    state = state._replace(
+        moments=chosen.moments, strategy=state.strategy._replace(params=chosen.params)
+    )
+    expected = jax.jit(dense.step)(key, state)[1].exact_mean
+    config = with_policy("magnitude_pruned")
+    config.policy.update({"trained": str(seen_run), "num_edges": 128})
+    pruned = build.build(config)
+    first = jax.jit(pruned.step)(key, pruned.init(key))[1].exact_mean
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"normalizer": "none"}, "a task with moments must normalise observations, got .*none"),
+        ({"environment": "mountain_car"}, "moments must be of 2 observations, got 3"),
+    ],
+)
+def test_weights_that_saw_other_observations_are_refused(task, sentence, seen_run, tmp_path):
+    config, trained = with_policy("magnitude_pruned"), tmp_path / "trained.npz"
+    config.task.update(task)
+    with np.load(seen_run) as file:
+        arrays = dict(file)
+    if "environment" in task:  # 2-32-1 has 128 parameters
+        arrays["weights"] = arrays["weights"][:128]
+    np.savez(trained, **arrays)
+    config.policy.trained = str(trained)
+    with pytest.raises(
+        build.ConfigError, match=f"trained .* cannot be trained further: {sentence}"
+    ):
+        build.build(config)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def magnitude_pruned(
 ) -> Policy:
     """Return the policy that has the `num_edges` largest weights of a trained dense one.
 
-    Training goes on from these weights: train, prune, fine-tune.
+    Training goes on from these weights: train, prune, fine-tune. If they were trained on normalised
+    observations, the task goes on from those moments: `task.knowing(moments)`.
 
     Args:
         obs_size: O, at least 1.
