@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from esenas_jax.answer import Answer
+from esenas_jax.answer import Answer, Contender
 from esenas_jax.policies import costs
 from esenas_jax.types import Evaluation
 from experiments import build, evaluate, record, results, train
@@ -22,7 +22,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.configs import hopper_policies
 from experiments.metrics_log import read_rows
-from experiments.policy_file import load_contender, load_policy
+from experiments.policy_file import load_contender, load_policy, save_policy
 from experiments.workdir import Workdir, WorkdirError, finite
 
 ROOT = Path(__file__).parent.parent
@@ -103,10 +103,22 @@ def test_metrics_have_a_line_a_generation_with_exact_totals(trained):
     assert [row["env_steps"] for row in rows] == [16 * row["episodes"] for row in rows]
     for name in (
         "exact_mean", "exact_std", "fitness_mean", "fitness_max", "failed", "discarded",
-        "return_without_bonus", "episode_length", "edges", "bits", "entropy_bits", "update_norm",
-        "controller_population_max",
+        "return_without_bonus", "episode_length", "edges", "multiplications", "weights", "biases",
+        "bits", "entropy_bits", "update_norm", "controller_population_max",
     ):  # fmt: skip
         assert all(isinstance(row[name], int | float) for row in rows), name
+
+
+def test_what_an_architecture_costs_is_in_the_result_and_in_the_summary(trained):
+    workdir, _, result = trained
+    policy = result["edges"], result["multiplications"], result["weights"], result["biases"]
+    assert policy == (24, 24, 24, 16)
+    assert result["normalizer_numbers"] == 2 * 3
+    text = results.summary(result, workdir)
+    assert "24 distinct weights; biases: 16, numbers that normalise observations: 6\n" in text
+    assert "24 of weights and activations, to act once\n" in text
+    without = build.build(pendulum(task=pendulum().task | {"normalizer": "none"}))
+    assert results.normalizer_numbers(without.task) == 0
 
 
 def test_tensorboard_has_the_same_numbers(trained):
@@ -528,6 +540,38 @@ def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_
     network = search.policy.bind(chosen.params, chosen.genotype)
     expected = search.policy.apply(network, (obs - lens.mean) * lens.scale)
     np.testing.assert_allclose(act(obs), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", hopper_policies.POLICIES)
+def test_every_policys_config_builds_as_it_is(name, tmp_path):
+    config = load_config(f"{CONFIGS / 'hopper_policies.py'}:{name},smoke")
+    if name == "magnitude_pruned":
+        config.policy.trained = str(untrained(tmp_path / "dense.npz"))
+    search = build.build(config)
+    assert (search.policy.obs_size, search.policy.action_size) == (11, 3)
+    assert search.policy.init(jax.random.key(0)).shape == (search.policy.num_params,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hopper_policies.POLICIES)
+def test_every_policys_own_smoke_run_trains(name, tmp_path):
+    trained = []
+    if name == "magnitude_pruned":
+        trained = [f"--config.policy.trained={untrained(tmp_path / 'dense.npz')}"]
+    config = f"--config={CONFIGS / 'hopper_policies.py'}:{name},smoke"
+    done = run(config, f"--workdir={tmp_path / 'run'}", *trained)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "run")
+    assert [row["generation"] for row in rows] == [0, 1, 2]
+    assert np.isfinite(Workdir(tmp_path / "run").read("result.json")["return"]["mean"])
+
+
+def untrained(path: Path) -> Path:
+    """The policy.npz of Hopper's dense policy, before it was trained."""
+    search = build.build(config := load_config(f"{CONFIGS / 'hopper_policies.py'}:dense,smoke"))
+    state = search.init(jax.random.key(0))
+    save_policy(path, search, config, Contender(state.strategy.params, (), state.moments))
+    return path
 
 
 def test_pruning_starts_from_the_largest_weights_that_were_trained(dense_run):
