@@ -446,15 +446,30 @@ def drawn_by_hand(space, rng):
             return Chosen(index, as_typed)
 
 
-@hypothesis.settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    phases=(hypothesis.Phase.generate,),  # a smaller example of a failure takes minutes to find
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-@hypothesis.given(templates(), st.integers(0, 2**32 - 1))
+def over_random_templates(number):
+    settings = hypothesis.settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        phases=(hypothesis.Phase.generate,),  # a smaller example of a failure takes minutes to find
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    given = hypothesis.given(templates(), st.integers(0, 2**32 - 1))
+    return lambda test: settings(given(test))
+
+
+@over_random_templates(40)
 def test_any_space_goes_there_and_back(template, seed):
+    goes_there_and_back(template, seed)
+
+
+@pytest.mark.slow
+@over_random_templates(200)
+def test_any_of_many_spaces_goes_there_and_back(template, seed):
+    goes_there_and_back(template, seed)
+
+
+def goes_there_and_back(template, seed):
     made = from_pyglove(template)
     rng = random.Random(seed)
     hypothesis.assume(not made.spec.is_constant)

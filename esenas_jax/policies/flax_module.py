@@ -138,7 +138,7 @@ def from_flax(
         action: Any = module.apply({"params": network}, given)
         return jnp.ravel(action).astype(jnp.float32)
 
-    matrices = [leaf.matrix for leaf in kernels]
+    matrices = [leaf.matrix for leaf in kernels if leaf.matrix]
     num_params, num_kernel = (sum(leaf.size for leaf in some) for some in (leaves, kernels))
     multiplications = sum(leaf.size * leaf.uses for leaf in kernels)
 
@@ -162,7 +162,7 @@ def from_flax(
         apply=apply,
         used=lambda genotype: jnp.ones(num_params, bool),
         cost=whole,
-        shapes=tuple(matrices) if None not in matrices else (),
+        shapes=tuple(matrices) if len(matrices) == len(kernels) else (),
     )
     if search == "partition":
         # What is not shared starts as the module starts it.

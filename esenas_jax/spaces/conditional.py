@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -207,7 +207,8 @@ class Conditional:
             )
             for j, (option, mine) in enumerate(zip(self.options, genotype.inner, strict=True))
         ]
-        return Chosen(self.choice.active(genotype.index), tuple(inner))
+        index: Any = self.choice.active(genotype.index)
+        return Chosen(index, tuple(inner))
 
     def _places(self, genotype: Chosen) -> tuple[Array, tuple[Genotype, ...]]:
         """Return index [k] and inner [k, ...]; of one option, k is 1."""
