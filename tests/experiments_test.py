@@ -122,6 +122,20 @@ def test_what_an_architecture_costs_is_in_the_result_and_in_the_summary(trained)
     assert results.normalizer_numbers(build.build(config).task) == 0
 
 
+def test_the_architecture_of_a_run_is_written_and_read_as_pygloves_json(trained):
+    """What the README does with a run."""
+    import pyglove as pg
+
+    from esenas_jax.spaces.pyglove import dumps, loads
+
+    workdir, *_ = trained
+    search = build.build(json.loads((workdir.path / "config.json").read_text()))
+    genotype = load_contender(workdir.path / "policy.npz", search).genotype
+    text = dumps(search.policy.space, genotype)
+    assert pg.from_json_str(text).to_numbers() == genotype.tolist()
+    np.testing.assert_array_equal(loads(search.policy.space, text), genotype)
+
+
 def test_tensorboard_has_the_same_numbers(trained):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
