@@ -93,7 +93,9 @@ class Metrics(NamedTuple):
     return_without_bonus: Array  # mean over the exact evaluations
     episode_length: Array  # mean over the exact evaluations
     edges: Array  # of their architectures, as `Cost` counts them: means, these too
+    multiplications: Array
     weights: Array
+    biases: Array
     bits: Array
     entropy_bits: Array
     steps: Array  # int32, environment steps of this generation
@@ -467,10 +469,7 @@ def _averages(
         "fitness_min": jnp.min(jnp.where(valid, scores.strategy, jnp.inf)),
         "return_without_bonus": _mean(evaluations.return_without_bonus, exact),
         "episode_length": _mean(evaluations.episode_length, exact),
-        **{
-            name: _mean(getattr(costs, name).astype(jnp.float32), exact)
-            for name in ("edges", "weights", "bits", "entropy_bits")
-        },
+        **{name: _mean(getattr(costs, name).astype(jnp.float32), exact) for name in Cost._fields},
     }
 
 

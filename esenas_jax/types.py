@@ -106,12 +106,13 @@ class Cost(NamedTuple):
     """What an architecture costs to store and to run, [] each.
 
     Weights are the trained numbers on connections between nodes. What every architecture of a
-    policy has besides them is counted apart or not at all: biases in `biases`, the numbers that
-    normalise observations nowhere. Neither is in the bits.
+    policy has besides them is counted apart: biases in `biases`, and the numbers that normalise
+    observations, which are the task's, in a run's `result.json`. Neither is in the bits.
     """
 
     edges: Array  # int32, connections between nodes that are present
-    multiplications: Array  # int32, of weights and activations, in one application of the network
+    # int32, of weights and activations, in one application of the network; at most 2^31 - 1
+    multiplications: Array
     weights: Array  # int32, distinct trained numbers on those connections
     biases: Array  # int32, trained numbers that are on no connection
     bits: Array  # int32, 32 a weight, and the code of the structure; at most 2^31 - 1

@@ -33,6 +33,8 @@ from esenas_jax.search import Search, Starts, es_enas
 from esenas_jax.spaces import Space
 from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
+from esenas_jax.tasks.normalizer import Moments
+from esenas_jax.tasks.task import Episodes
 
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
     "none": tasks.identity_normalizer,
@@ -94,13 +96,16 @@ def magnitude_pruned(
     output_activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     linear_first_hidden: bool = False,
 ) -> Policy:
-    """The largest weights of a trained dense policy, given as the policy.npz of its run."""
+    """The largest weights of a trained dense policy, given as the policy.npz of its run.
+
+    A run starts from the moments of observations in that file, too.
+    """
     return policies.magnitude_pruned(
         obs_size,
         hidden,
         action_size,
         num_edges,
-        trained_weights(trained)
+        trained_policy(trained).weights
         if trained is None or isinstance(trained, str)
         else np.asarray(trained, np.float32),
         hidden_activation=hidden_activation,
@@ -109,18 +114,26 @@ def magnitude_pruned(
     )
 
 
+class Trained(typing.NamedTuple):
+    """What a policy.npz holds of the run that wrote it."""
+
+    weights: np.ndarray  # [P]
+    moments: Moments  # of the observations that they were trained to see
+
+
 @functools.cache
-def trained_weights(path: str | None) -> np.ndarray:
-    """Return the weights in a run's policy.npz; a process that reads them again gets the same.
+def trained_policy(path: str | None) -> Trained:
+    """Return what a run's policy.npz holds; a process that reads it again gets the same.
 
     Raises:
-        ValueError: if there are none, in one sentence.
+        ValueError: if there is none, in one sentence.
     """
     try:
         if not path:
             raise ValueError("no file is named")
         with np.load(path) as file:
-            return file["weights"]
+            moments = Moments(*(file[f"moments_{name}"] for name in Moments._fields))
+            return Trained(file["weights"], moments)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"trained must be the policy.npz of a finished run with a dense policy, got {path!r}: "
@@ -486,6 +499,8 @@ def build(config: Any) -> Search:
     require(config, *_FOR_SEARCH)
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
+    if isinstance(trained := config["policy"].get("trained"), str):
+        task = _knowing(task, trained)
     strategy = _call("strategy", config["strategy"], noise=_call("noise", config["noise"]))
     objective: Objective = _call("objective", config["objective"])
     return _call(
@@ -521,6 +536,21 @@ def _controller(given: Any, policy: Policy, strategy: Strategy, objective: Objec
         asked["num_candidates"] = strategy.num_candidates
         asked["num_objectives"] = objective.num_objectives
     return _call("controller", given, **asked)
+
+
+def _knowing(task: Task, trained: str) -> Task:
+    """Return the task that knows of its observations what a trained policy knew."""
+    moments = trained_policy(trained).moments
+    if not moments.count:
+        return task
+    try:
+        if not isinstance(task, Episodes):
+            raise ValueError("moments are of episodes, got a task that has none.")
+        return task.knowing(moments)
+    except ValueError as error:
+        raise ConfigError(
+            f"policy.trained {trained!r} cannot be trained further: {error}"
+        ) from error
 
 
 def require(config: Any, *names: str) -> None:

@@ -18,7 +18,7 @@ from esenas_jax.search import Search
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Genotype
-from experiments.build import build_policy, trained_weights
+from experiments.build import build_policy, trained_policy
 from experiments.workdir import write_whole
 
 
@@ -42,7 +42,7 @@ def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> N
     }
     arrays: dict[str, Any] = {}
     if "trained" in config.policy:  # a file that may be gone one day: it is in this one
-        arrays["trained"] = trained_weights(config.policy.trained)
+        arrays["trained"] = trained_policy(config.policy.trained).weights
     arrays |= {
         f"genotype_{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(chosen.genotype))
     }

@@ -11,6 +11,7 @@ from esenas_jax.answer import Answer, Front
 from esenas_jax.policies import Policy, matrix_weights
 from esenas_jax.policies.costs import WEIGHT_BITS
 from esenas_jax.search import Search
+from esenas_jax.tasks.task import Episodes, Task
 from esenas_jax.types import Cost, Evaluation
 from experiments.workdir import Workdir
 
@@ -37,6 +38,7 @@ def result(
     return worth(found.report) | {
         "first_return_without_bonus": first["return_without_bonus"],
         **_amounts(found.cost),
+        "normalizer_numbers": normalizer_numbers(search.task),
         "possible_edges": search.policy.max_edges,
         "compression": compression(search.policy, found.cost),
         "generations": last["generation"] + 1,
@@ -61,6 +63,12 @@ def _amounts(cost: Cost) -> dict[str, int | float]:
         name: (float if name == "entropy_bits" else int)(value)
         for name, value in cost._asdict().items()
     }
+
+
+def normalizer_numbers(task: Task) -> int:
+    """Return how many numbers normalise observations: a mean and a scale for each, or none."""
+    enabled = isinstance(task, Episodes) and task.normalizer.enabled
+    return 2 * task.obs_size if enabled else 0
 
 
 def compression(policy: Policy, cost: Cost) -> dict[str, dict[str, float]]:
@@ -212,9 +220,12 @@ def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:
 def costs(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the lines that say what an architecture costs: weights and bits, both."""
     weights = f"{found['weights']:,} distinct weight{'s' * (found['weights'] != 1)}"
+    apart = f"biases: {found['biases']:,}"
+    if numbers := found.get("normalizer_numbers"):  # results of before have none
+        apart += f", numbers that normalise observations: {numbers:,}"
     lines = {
-        "Edges": f"{found['edges']:,} of {found['possible_edges']:,}, {weights}; biases: "
-        f"{found['biases']:,}",
+        "Edges": f"{found['edges']:,} of {found['possible_edges']:,}, {weights}; {apart}",
+        "Multiplications": f"{found['multiplications']:,} of weights and activations, to act once",
         "Bits": f"{found['bits']:,} of weights and structure, {found['entropy_bits']:,.0f} when "
         "the structure is entropy-coded",
     }

@@ -299,8 +299,9 @@ def test_every_policy_keeps_the_state_and_moves_it(policy):
     assert not np.array_equal(after.strategy.params, before.strategy.params)
     # What is logged of the architectures is what they cost.
     costs = jax.vmap(search.policy.cost)(after.controller.genotypes)
-    exact = costs.entropy_bits[-search.strategy.num_exact :]
-    np.testing.assert_allclose(metrics.entropy_bits, exact.mean(), rtol=1e-5)
+    for name, each in costs._asdict().items():
+        exact = np.asarray(each[-search.strategy.num_exact :], np.float64)
+        np.testing.assert_allclose(getattr(metrics, name), exact.mean(), rtol=1e-5, err_msg=name)
 
 
 def test_jit_equals_eager_to_rounding():

@@ -61,6 +61,11 @@ COSTS = {
         policies.op_edges(*TWO, num_edges=2), {"edges": ints([0, 7]), "ops": ints([10, 2])},
         (2, 2, 2, 2, 64 + 8 + 2 * 4, 64 + math.log2(28) + 2),
     ),
+    "op_edges, the slip's operation is not used": (
+        policies.op_edges(*TWO, num_edges=2, linear_first_hidden=True),
+        {"edges": ints([0, 7]), "ops": ints([10, 2])},
+        (2, 2, 2, 1, 64 + 8 + 4, 64 + math.log2(28)),
+    ),
     "partitioned": (
         policies.partitioned(*TWO, num_partitions=5), ints([3, 3, 1, 3, 1, 1]),
         (6, 6, 2, 2, 64 + 6 * 3, 64 + 6),
@@ -140,6 +145,14 @@ def test_bits_of_a_network_that_is_too_large_to_count_stay_the_largest_number():
     assert float(made.entropy_bits) == 2.0**32
 
 
+def test_multiplications_that_are_too_many_to_count_stay_the_largest_number():
+    made = costs.cost(edges=2, multiplications=2**40, weights=2, biases=0)
+    assert int(made.multiplications) == 2**31 - 1
+    parts = ints([2**30, 2**30, 7])
+    assert int(costs.summed(parts[1:], 5)) == 2**30 + 12
+    assert int(costs.summed(parts, 0)) == int(costs.summed(parts[2:], 2**40)) == 2**31 - 1
+
+
 def test_the_entropy_of_a_large_subset_is_its_binomial():
     assert costs.subset_entropy(736, 64) == pytest.approx(math.log2(math.comb(736, 64)), rel=1e-12)
     assert [costs.index_bits(n) for n in (1, 2, 3, 16, 17)] == [0, 1, 2, 4, 5]
@@ -150,11 +163,15 @@ def test_the_summary_says_where_weights_shrink_and_bits_do_not():
     cost = policy.cost(jnp.arange(943, dtype=jnp.int32) % 17)
     found = {
         **{name: int(x) for name, x in cost._asdict().items()},
+        "normalizer_numbers": 34,
         "possible_edges": policy.max_edges,
         "compression": results.compression(policy, cost),
     }
     lines = results.costs(found)
-    assert lines["Edges"] == "943 of 943, 17 distinct weights; biases: 41"
+    assert lines["Edges"] == (
+        "943 of 943, 17 distinct weights; biases: 41, numbers that normalise observations: 34"
+    )
+    assert lines["Multiplications"] == "943 of weights and activations, to act once"
     assert lines["Bits"].startswith("5,259 of weights and structure, 4,398 when")
     assert lines["Dense, same layers"] == (
         "943 weights, 55.5 times as many; 30,176 bits, 5.74 times as many"

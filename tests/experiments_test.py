@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from esenas_jax.answer import Answer, reevaluate
+from esenas_jax.answer import Answer, Contender, reevaluate
 from esenas_jax.policies import costs
 from esenas_jax.types import Evaluation, Stream, stream
 from experiments import build, evaluate, record, results, train
@@ -22,7 +22,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.configs import hopper_policies
 from experiments.metrics_log import read_rows
-from experiments.policy_file import load_contender, load_policy
+from experiments.policy_file import load_contender, load_policy, save_policy
 from experiments.workdir import Workdir, WorkdirError, finite
 
 ROOT = Path(__file__).parent.parent
@@ -103,10 +103,37 @@ def test_metrics_have_a_line_a_generation_with_exact_totals(trained):
     assert [row["env_steps"] for row in rows] == [16 * row["episodes"] for row in rows]
     for name in (
         "exact_mean", "exact_std", "fitness_mean", "fitness_max", "failed", "discarded",
-        "return_without_bonus", "episode_length", "edges", "bits", "entropy_bits", "update_norm",
-        "controller_population_max",
+        "return_without_bonus", "episode_length", "edges", "multiplications", "weights", "biases",
+        "bits", "entropy_bits", "update_norm", "controller_population_max",
     ):  # fmt: skip
         assert all(isinstance(row[name], int | float) for row in rows), name
+
+
+def test_what_an_architecture_costs_is_in_the_result_and_in_the_summary(trained):
+    workdir, _, result = trained
+    policy = result["edges"], result["multiplications"], result["weights"], result["biases"]
+    assert policy == (24, 24, 24, 16)
+    assert result["normalizer_numbers"] == 2 * 3
+    text = results.summary(result, workdir)
+    assert "24 distinct weights; biases: 16, numbers that normalise observations: 6\n" in text
+    assert "24 of weights and activations, to act once\n" in text
+    config = pendulum()
+    config.task.normalizer = "none"
+    assert results.normalizer_numbers(build.build(config).task) == 0
+
+
+def test_the_architecture_of_a_run_is_written_and_read_as_pygloves_json(trained):
+    """What the README does with a run."""
+    import pyglove as pg
+
+    from esenas_jax.spaces.pyglove import dumps, loads
+
+    workdir, *_ = trained
+    search = build.build(json.loads((workdir.path / "config.json").read_text()))
+    genotype = load_contender(workdir.path / "policy.npz", search).genotype
+    text = dumps(search.policy.space, genotype)
+    assert pg.from_json_str(text).to_numbers() == genotype.tolist()
+    np.testing.assert_array_equal(loads(search.policy.space, text), genotype)
 
 
 def test_tensorboard_has_the_same_numbers(trained):
@@ -588,7 +615,7 @@ def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_
     assert result["compression"]["dense"]["weights"] == (3 if name == "linear" else 128)
     search = build.build(config)
     trained.unlink(missing_ok=True)  # what a policy came from may be gone
-    build.trained_weights.cache_clear()
+    build.trained_policy.cache_clear()
     act = load_policy(workdir.path / "policy.npz")
     chosen = load_contender(workdir.path / "policy.npz", search)
     obs = jax.random.normal(jax.random.key(0), (3,))
@@ -596,6 +623,38 @@ def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_
     network = search.policy.bind(chosen.params, chosen.genotype)
     expected = search.policy.apply(network, (obs - lens.mean) * lens.scale)
     np.testing.assert_allclose(act(obs), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", hopper_policies.POLICIES)
+def test_every_policys_config_builds_as_it_is(name, tmp_path):
+    config = load_config(f"{CONFIGS / 'hopper_policies.py'}:{name},smoke")
+    if name == "magnitude_pruned":
+        config.policy.trained = str(untrained(tmp_path / "dense.npz"))
+    search = build.build(config)
+    assert (search.policy.obs_size, search.policy.action_size) == (11, 3)
+    assert search.policy.init(jax.random.key(0)).shape == (search.policy.num_params,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hopper_policies.POLICIES)
+def test_every_policys_own_smoke_run_trains(name, tmp_path):
+    trained = []
+    if name == "magnitude_pruned":
+        trained = [f"--config.policy.trained={untrained(tmp_path / 'dense.npz')}"]
+    config = f"--config={CONFIGS / 'hopper_policies.py'}:{name},smoke"
+    done = run(config, f"--workdir={tmp_path / 'run'}", *trained)
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "run")
+    assert [row["generation"] for row in rows] == [0, 1, 2]
+    assert np.isfinite(Workdir(tmp_path / "run").read("result.json")["return"]["mean"])
+
+
+def untrained(path: Path) -> Path:
+    """The policy.npz of Hopper's dense policy, before it was trained."""
+    search = build.build(config := load_config(f"{CONFIGS / 'hopper_policies.py'}:dense,smoke"))
+    state = search.init(jax.random.key(0))
+    save_policy(path, search, config, Contender(state.strategy.params, (), state.moments))
+    return path
 
 
 def test_pruning_starts_from_the_largest_weights_that_were_trained(dense_run):
@@ -607,6 +666,54 @@ def test_pruning_starts_from_the_largest_weights_that_were_trained(dense_run):
         weights = file["weights"][:128]
     kept = np.sort(np.argsort(-np.abs(weights), kind="stable")[:32])
     np.testing.assert_array_equal(start[:32], weights[kept])
+
+
+@pytest.fixture(scope="module")
+def seen_run(dense_run, tmp_path_factory):
+    """The file of the dense run, had it been chosen after it had seen 100 observations."""
+    path = tmp_path_factory.mktemp("seen") / "policy.npz"
+    with np.load(dense_run.path / "policy.npz") as file:
+        moments = {"count": 100.0, "mean": [0.5, -0.5, 2.0], "deviation": [10.0, 40.0, 900.0]}
+        more = {f"moments_{name}": np.float32(value) for name, value in moments.items()}
+        np.savez(path, **(dict(file) | more))
+    return path
+
+
+def test_what_is_trained_further_sees_what_it_was_trained_to_see(seen_run):
+    """With nothing pruned the first generation is worth what the dense policy is."""
+    dense, key = build.build(with_policy("dense")), jax.random.key(7)
+    chosen, state = load_contender(seen_run, dense), dense.init(key)
+    state = state._replace(
+        moments=chosen.moments, strategy=state.strategy._replace(params=chosen.params)
+    )
+    expected = jax.jit(dense.step)(key, state)[1].exact_mean
+    config = with_policy("magnitude_pruned")
+    config.policy.update({"trained": str(seen_run), "num_edges": 128})
+    pruned = build.build(config)
+    first = jax.jit(pruned.step)(key, pruned.init(key))[1].exact_mean
+    np.testing.assert_allclose(first, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"normalizer": "none"}, "a task with moments must normalise observations, got .*none"),
+        ({"environment": "mountain_car"}, "moments must be of 2 observations, got 3"),
+    ],
+)
+def test_weights_that_saw_other_observations_are_refused(task, sentence, seen_run, tmp_path):
+    config, trained = with_policy("magnitude_pruned"), tmp_path / "trained.npz"
+    config.task.update(task)
+    with np.load(seen_run) as file:
+        arrays = dict(file)
+    if "environment" in task:  # 2-32-1 has 128 parameters
+        arrays["weights"] = arrays["weights"][:128]
+    np.savez(trained, **arrays)
+    config.policy.trained = str(trained)
+    with pytest.raises(
+        build.ConfigError, match=f"trained .* cannot be trained further: {sentence}"
+    ):
+        build.build(config)
 
 
 @pytest.mark.parametrize(

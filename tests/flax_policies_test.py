@@ -152,6 +152,49 @@ def test_what_a_convolution_costs_by_hand():
     assert whole.bits == 32 * 120
 
 
+class Transposed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.ConvTranspose(2, (3,))(inputs=x[:, None]).ravel())
+
+
+def test_a_layer_may_be_called_by_the_names_of_its_arguments():
+    policy = policies.from_flax(Transposed(), jnp.zeros(4), num_edges=5)
+    # Each number of the convolution's kernel meets each of 4 inputs.
+    whole = policies.from_flax(Transposed(), jnp.zeros(4), search=None).cost(())
+    assert (policy.max_edges, int(whole.multiplications)) == (6 + 16, 4 * 6 + 16)
+
+
+class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.MultiHeadDotProductAttention(num_heads=2)(x.reshape(2, 4))
+        return nn.Dense(2)(x.ravel())
+
+
+def test_kernels_that_are_no_matrices_are_compared_with_none():
+    assert policies.from_flax(Attention(), jnp.zeros(8), num_edges=5).shapes == ()
+    assert images(num_edges=5).shapes == ((9, 2), (32, 3), (3, 2))
+
+
+def test_multiplications_of_a_large_image_stay_the_largest_number():
+    image = jax.ShapeDtypeStruct((2048, 2048, 8), jnp.float32)  # 2^22 places x 2^10 numbers
+
+    class Large(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(nn.Conv(128, (1, 1))(x).mean((0, 1)))
+
+    cost = policies.from_flax(Large(), image, num_edges=2).cost
+    places = 2048 * 2048
+    assert cost(jnp.array([0, 1], jnp.int32)).multiplications == 2 * places
+    whole = policies.from_flax(Large(), image, search="mask")
+    assert whole.cost(jnp.ones(1024 + 128, jnp.int32)).multiplications == 2**31 - 1
+    few = jnp.zeros(1152, jnp.int32).at[:500].set(1)
+    assert whole.cost(few).multiplications == 500 * places
+    assert policies.from_flax(Large(), image, search=None).cost(()).multiplications == 2**31 - 1
+
+
 def test_it_can_be_searched():
     def evaluate(key, network, apply):
         return tasks.single_score(-jnp.sum((apply(network, jnp.ones(16)) - 0.3) ** 2))
@@ -214,6 +257,14 @@ class Two(nn.Module):
             {},
             (
                 "the module must need no random numbers but for its start, got: Dropout_0 needs "
+                'PRNG for "dropout".'
+            ),
+        ),
+        (
+            nn.Dropout(0.5, deterministic=False),
+            {},
+            (
+                "the module must need no random numbers but for its start, got: Dropout needs "
                 'PRNG for "dropout".'
             ),
         ),

@@ -591,6 +591,58 @@ def test_parameters_start_with_the_documented_variances(
         assert np.abs(params).max() < 1.0
 
 
+@pytest.mark.parametrize(
+    ("make", "fans"),
+    [
+        # Weights of each layer, and the inputs and outputs of its matrix.
+        (functools.partial(policies.edge_pruned, num_edges=8), [(5000, 100, 50), (1000, 50, 20)]),
+        (policies.boolean_mask, [(5000, 100, 50), (1000, 50, 20)]),
+        (
+            functools.partial(policies.independent_edges, num_edges=(8, 8)),
+            [(5000, 100, 50), (1000, 50, 20)],
+        ),
+        (
+            functools.partial(policies.residual_edges, num_edges=8),
+            [(5000, 100, 50), (3000, 150, 20)],
+        ),
+        (functools.partial(policies.op_edges, num_edges=8), [(5000, 100, 50), (3000, 150, 20)]),
+    ],
+)
+@pytest.mark.parametrize("fan", [policies.fan_in_normal, policies.fan_out_normal])
+def test_pruned_matrices_start_with_the_variance_of_the_whole_ones(make, fans, fan):
+    params = np.asarray(make(100, (50,), 20, weight_init=fan).init(jax.random.key(0)), np.float64)
+    assert params.size == sum(size for size, *_ in fans) + 50
+    start = 0
+    for size, n_in, n_out in fans:
+        variance = 1 / (n_in if fan is policies.fan_in_normal else n_out)
+        square = (params[start : start + size] ** 2).mean()
+        assert abs(square - variance) <= 5 * variance * math.sqrt(2 / size)
+        start += size
+
+
+def test_a_fixed_mask_starts_with_the_weights_that_the_dense_policy_has_there():
+    options = {"weight_init": policies.fan_in_normal, "bias_init": policies.uniform}
+    pruned = policies.random_mask(9, (6,), 4, 30, **options)
+    params = pruned.init(jax.random.key(1))
+    dense = policies.dense(9, (6,), 4, **options)
+    whole = dense.init(jax.random.key(1))
+    for w, all_of_w in zip(
+        pruned.matrices(pruned.bind(params, ())), dense.matrices(dense.bind(whole, ())), strict=True
+    ):
+        np.testing.assert_array_equal(w, np.where(w == 0, 0, all_of_w))
+    np.testing.assert_array_equal(params[30:], whole[78:])
+
+
+def test_weights_drawn_all_alike_are_drawn_at_once():
+    """As the release does; runs that were published depend on it."""
+    k_weights, k_biases = jax.random.split(jax.random.key(0))
+    params = policies.edge_pruned(3, (4,), 2, 8).init(jax.random.key(0))
+    np.testing.assert_array_equal(params[:20], policies.uniform(k_weights, (20,)))
+    np.testing.assert_array_equal(params[20:], policies.uniform(k_biases, (4,)))
+    params = policies.random_mask(3, (4,), 2, 8).init(jax.random.key(0))
+    np.testing.assert_array_equal(params[:8], policies.uniform(k_weights, (8,)))
+
+
 def test_initializers_are_the_ones_given():
     def ones(key, shape):
         return jnp.ones(shape, jnp.float32)
@@ -654,6 +706,14 @@ def test_bad_layer_sizes_are_refused_in_one_sentence(kind, arguments, error, mes
             lambda: policies.partitioned(3, (4,), 2, num_partitions=True),
             TypeError,
             "num_partitions must be an integer, got True.",
+        ),
+        (
+            lambda: policies.partitioned(3, (4,), 2, 5, weight_init=policies.fan_in_normal),
+            ValueError,
+            (
+                "weight_init of shared weights must draw every number alike (they are in no one "
+                "matrix), got fan_in_normal."
+            ),
         ),
         (
             lambda: policies.residual_edges(3, (4,), 2, num_edges=27),
@@ -758,7 +818,22 @@ def test_three_functions_are_a_policy():
         (
             {"action_size": 1},
             ValueError,
-            r"apply must return an action of shape \(1,\), got \(2,\)",
+            r"apply must return an action float32 of shape \(1,\), got float32 of shape \(2,\)\.$",
+        ),
+        (
+            {"init": lambda key: {"w": jnp.zeros(6, jnp.float32)}},
+            ValueError,
+            r"^init must return float32 \[P\], got a dict\.$",
+        ),
+        (
+            {"apply": lambda network, obs: (obs @ network, obs)},
+            ValueError,
+            r"^apply must return an action float32 of shape \(2,\), got a tuple\.$",
+        ),
+        (
+            {"apply": lambda network, obs: jnp.argsort(obs @ network).astype(jnp.int32)},
+            ValueError,
+            r"^apply must return an action float32 of shape \(2,\), got int32 of shape \(2,\)\.$",
         ),
     ],
 )

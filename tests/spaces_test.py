@@ -287,6 +287,23 @@ def test_mutants_are_distributed_as_in_pyglove_itself():
     assert disagreement(ours, theirs) < 5
 
 
+@pytest.mark.parametrize(
+    ("space", "only"),
+    [
+        (OneOf(1), np.int32(0)),
+        (SubsetOf(1, 1), np.int32([0])),
+        (SubsetOf(3, 3), np.int32([0, 1, 2])),
+        (SubsetOf(1, 2, distinct=False), np.int32([0, 0])),
+        (Repeat(OneOf(1), 2), np.int32([0, 0])),
+        (Product([OneOf(1), SubsetOf(1, 1)]), [np.int32(0), np.int32([0])]),
+    ],
+)
+def test_what_has_no_other_value_stays_under_local_mutation(space, only):
+    only = jax.tree.map(jnp.asarray, only)
+    mutant = space.mutate(jax.random.key(0), only, local=True)
+    jax.tree.map(np.testing.assert_array_equal, mutant, only)
+
+
 # ------------------------------------------------------------------------------- crossover
 
 
@@ -365,6 +382,11 @@ def test_both_parents_contribute_equally_and_copies_cross_independently(name, fi
         (Repeat(SubsetOf(4, 2), 2), np.array([[0, 1], [3, 3]]), "copy 1: items must be distinct"),
         (SPACES["product"], {"edges": np.array([0, 1])}, "structure of its spaces"),
         (SPACES["product"], (np.array([0, 1]), np.array([0, 0])), "structure of its spaces"),
+        (
+            SPACES["product"],
+            collections.OrderedDict(edges=np.array([0, 1]), ops=np.array([0, 0])),
+            r"must have the structure .*\{'edges': \*, 'ops': \*\}.*, got .*OrderedDict.*\.$",
+        ),
         (
             SPACES["product"],
             {"edges": np.array([0, 1]), "ops": np.array([0, 3])},

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from esenas_jax.policies.dense import dense
 from esenas_jax.policies.feedforward import Activation, Initializer, uniform
-from esenas_jax.policies.masks import any_edges
+from esenas_jax.policies.masks import any_edges, drawing
 from esenas_jax.policies.policy import Policy
 
 
@@ -33,7 +33,7 @@ def boolean_mask(
         action_size: A, at least 1.
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of all edges' weights [E]; released U(-1, 1).
+        weight_init: of the edges' weights, see `masks.drawing`; released U(-1, 1).
         bias_init: of the hidden biases; released U(-1, 1).
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
@@ -54,6 +54,9 @@ def boolean_mask(
         action_size,
         hidden_activation=hidden_activation,
         output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
         linear_first_hidden=linear_first_hidden,
     )
-    return any_edges(base, weight_init, bias_init)
+    base = base._replace(init=drawing(base, weight_init, bias_init))
+    return any_edges(base)

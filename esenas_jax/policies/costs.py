@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from esenas_jax.types import Array, Cost
 
 WEIGHT_BITS = 32
-MOST_BITS = 2**31 - 1  # that an int32 holds
+MOST = 2**31 - 1  # that an int32 holds: larger costs stay there
 
 
 def cost(
@@ -26,22 +26,34 @@ def cost(
         edges: that are present.
         weights: distinct trained numbers on them.
         biases: trained numbers that are on no edge.
-        multiplications: as many as edges by default.
+        multiplications: as many as edges by default, at most `MOST` if it is an array.
         code: bits of the structure: 1 a candidate edge of a mask, `index_bits` a choice among
             colours or operations, 0 of what is the same in all architectures.
         entropy: the same when the structure is entropy-coded.
     """
-    weights, code = jnp.asarray(weights, jnp.int32), min(code, MOST_BITS)
+    weights, code = jnp.asarray(weights, jnp.int32), min(code, MOST)
+    if multiplications is None:
+        multiplications = edges
+    elif isinstance(multiplications, int):
+        multiplications = min(multiplications, MOST)
     return Cost(
         edges=jnp.asarray(edges, jnp.int32),
-        multiplications=jnp.asarray(
-            edges if multiplications is None else multiplications, jnp.int32
-        ),
+        multiplications=jnp.asarray(multiplications, jnp.int32),
         weights=weights,
         biases=jnp.asarray(biases, jnp.int32),
-        bits=code + WEIGHT_BITS * jnp.minimum(weights, (MOST_BITS - code) // WEIGHT_BITS),
+        bits=code + WEIGHT_BITS * jnp.minimum(weights, (MOST - code) // WEIGHT_BITS),
         entropy_bits=WEIGHT_BITS * weights.astype(jnp.float32) + jnp.asarray(entropy, jnp.float32),
     )
+
+
+def summed(parts: Array, more: int) -> Array:
+    """Return the sum of int32 [n] that are at least 0, and `more`, at most `MOST`.
+
+    It is exact unless it comes within a millionth of that.
+    """
+    near = jnp.sum(parts.astype(jnp.float32)) + float(more)
+    exact = jnp.sum(parts, dtype=jnp.int32) + jnp.int32(min(more, MOST))
+    return jnp.where(near < MOST * (1 - 1e-6), exact, MOST)
 
 
 def pruned(

@@ -41,16 +41,15 @@ def custom(
         raise TypeError(f"space must be a search space, got {space!r}.")
     key = jax.eval_shape(jax.random.key, 0)
     params = jax.eval_shape(init, key)
-    if params.ndim != 1 or params.dtype != jnp.float32:
-        raise ValueError(
-            f"init must return float32 [P], got {params.dtype} of shape {params.shape}."
-        )
+    if not _is_float32(params) or params.ndim != 1:
+        raise ValueError(f"init must return float32 [P], got {_described(params)}.")
     obs = jax.ShapeDtypeStruct((obs_size,), jnp.float32)
     network = jax.eval_shape(bind, params, jax.eval_shape(space.sample, key))
     action = jax.eval_shape(apply, network, obs)
-    if action.shape != (action_size,):
+    if not _is_float32(action) or action.shape != (action_size,):
         raise ValueError(
-            f"apply must return an action of shape ({action_size},), got {action.shape}."
+            f"apply must return an action float32 of shape ({action_size},), got "
+            f"{_described(action)}."
         )
     size = params.size
     return Policy(
@@ -65,3 +64,13 @@ def custom(
         used=lambda genotype: jnp.ones(size, bool),
         cost=lambda genotype: cost(edges=size, weights=size, biases=0),
     )
+
+
+def _is_float32(x: PyTree) -> bool:
+    return isinstance(x, jax.ShapeDtypeStruct) and x.dtype == jnp.float32
+
+
+def _described(x: PyTree) -> str:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return f"{x.dtype} of shape {x.shape}"
+    return f"a {type(x).__name__}"

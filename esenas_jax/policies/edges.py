@@ -9,7 +9,7 @@ from esenas_jax import _checks
 from esenas_jax.policies import costs
 from esenas_jax.policies.dense import dense, fully_connected
 from esenas_jax.policies.feedforward import Activation, Initializer, layers, uniform
-from esenas_jax.policies.masks import masked, members, so_many_edges
+from esenas_jax.policies.masks import drawing, masked, members, so_many_edges
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import Product, SubsetOf
 from esenas_jax.types import Array, Cost, Genotype
@@ -40,7 +40,7 @@ def edge_pruned(
         num_edges: K, in [1, E].
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of all edges' weights [E]; released U(-1, 1).
+        weight_init: of the edges' weights, see `masks.drawing`; released U(-1, 1).
         bias_init: of the hidden biases; released U(-1, 1).
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
@@ -61,9 +61,12 @@ def edge_pruned(
         action_size,
         hidden_activation=hidden_activation,
         output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
         linear_first_hidden=linear_first_hidden,
     )
-    return so_many_edges(base, num_edges, weight_init, bias_init)
+    base = base._replace(init=drawing(base, weight_init, bias_init))
+    return so_many_edges(base, num_edges)
 
 
 def residual_edges(
@@ -91,7 +94,7 @@ def residual_edges(
         num_edges: K, in [1, E]; E is the number of candidates, more than the dense network has.
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of all edges' weights [E]; released U(-1, 1).
+        weight_init: of the edges' weights, see `masks.drawing`; released U(-1, 1).
         bias_init: of the hidden biases; released U(-1, 1).
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
@@ -110,9 +113,12 @@ def residual_edges(
         layers(obs_size, hidden, action_size, skips=True),
         hidden_activation=hidden_activation,
         output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
         linear_first_hidden=linear_first_hidden,
     )
-    return so_many_edges(base, num_edges, weight_init, bias_init)
+    base = base._replace(init=drawing(base, weight_init, bias_init))
+    return so_many_edges(base, num_edges)
 
 
 def independent_edges(
@@ -140,7 +146,7 @@ def independent_edges(
             layers, each in [1, the layer's edges].
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of all edges' weights [E]; released U(-1, 1).
+        weight_init: of the edges' weights, see `masks.drawing`; released U(-1, 1).
         bias_init: of the hidden biases; released U(-1, 1).
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
@@ -162,8 +168,11 @@ def independent_edges(
         action_size,
         hidden_activation=hidden_activation,
         output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
         linear_first_hidden=linear_first_hidden,
     )
+    base = base._replace(init=drawing(base, weight_init, bias_init))
     if isinstance(num_edges, int) or len(num_edges) != len(base.shapes):
         raise ValueError(
             f"num_edges must be one number for each of the {len(base.shapes)} layers of edges, got "
@@ -187,4 +196,4 @@ def independent_edges(
         return costs.pruned(base.cost(()), total, sum(kept), code=total, entropy=entropy)
 
     space = Product(tuple(map(SubsetOf, totals, kept)))
-    return masked(base, space, chosen, cost, weight_init, bias_init)
+    return masked(base, space, chosen, cost)

@@ -150,3 +150,7 @@ def zeros(key: Key, shape: tuple[int, ...]) -> Array:
     """Return zeros: where ARS starts its linear policies (arXiv 1803.07055, Algorithm 2)."""
     del key
     return jnp.zeros(shape, jnp.float32)
+
+
+BY_NUMBER = (uniform, normal, zeros)  # draw every number alike, whatever the shape
+BY_MATRIX = (fan_in_normal, fan_out_normal)  # need to know the matrix that a number is in

@@ -10,9 +10,10 @@ from esenas_jax import _checks
 from esenas_jax.policies import costs
 from esenas_jax.policies.dense import dense
 from esenas_jax.policies.feedforward import Activation, Initializer, uniform
+from esenas_jax.policies.masks import drawing
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import SubsetOf
-from esenas_jax.types import Array, Cost, Genotype, Key
+from esenas_jax.types import Array, Cost, Genotype
 
 
 def random_mask(
@@ -39,7 +40,7 @@ def random_mask(
             controller draws another mask for every run.
         hidden_activation: of hidden units.
         output_activation: of the outputs.
-        weight_init: of the edges' weights [K].
+        weight_init: of the edges' weights, see `masks.drawing`.
         bias_init: of the hidden biases.
         linear_first_hidden: the released slip, see `feedforward.forward`.
 
@@ -59,20 +60,14 @@ def random_mask(
         action_size,
         hidden_activation=hidden_activation,
         output_activation=output_activation,
+        weight_init=weight_init,
+        bias_init=bias_init,
         linear_first_hidden=linear_first_hidden,
     )
     kept = _checks.integer("num_edges", num_edges, 1, base.max_edges)
     seed = _checks.integer("mask_seed", mask_seed, 0, 2**32 - 1)
-    num_biases = base.num_params - base.max_edges
-    drawn = SubsetOf(base.max_edges, kept).sample(jax.random.key(seed))
-
-    def init(key: Key) -> Array:
-        k_weights, k_biases = jax.random.split(key)
-        return jnp.concatenate(
-            [weight_init(k_weights, (kept,)), bias_init(k_biases, (num_biases,))]
-        )
-
-    return _fixed(base, np.asarray(drawn))._replace(init=init)
+    drawn = np.asarray(SubsetOf(base.max_edges, kept).sample(jax.random.key(seed)))
+    return _fixed(base, drawn)._replace(init=drawing(base, weight_init, bias_init, drawn))
 
 
 def magnitude_pruned(
@@ -88,7 +83,8 @@ def magnitude_pruned(
 ) -> Policy:
     """Return the policy that has the `num_edges` largest weights of a trained dense one.
 
-    Training goes on from these weights: train, prune, fine-tune.
+    Training goes on from these weights: train, prune, fine-tune. If they were trained on normalised
+    observations, the task goes on from those moments: `task.knowing(moments)`.
 
     Args:
         obs_size: O, at least 1.

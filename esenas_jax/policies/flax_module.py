@@ -33,6 +33,7 @@ class Leaf(NamedTuple):
     is_kernel: bool
     searched: bool
     uses: int  # of each of its numbers, in one application of the network
+    matrix: tuple[int, int] | None  # (in, out) of a kernel that is a matrix
 
     @property
     def size(self) -> int:
@@ -76,8 +77,10 @@ def from_flax(
         `Repeat(OneOf(K), edges searched)` or a space with one element. Its parameters are the
         kernels that are searched (the shared weights of "partition" in their place), then all
         others, each in the order of `jax.tree.leaves`. `Cost.biases` counts what is in no kernel.
-        `Cost.multiplications` is exact for dense layers and convolutions (padding included); a
-        number of any other kernel counts once.
+        `Cost.multiplications` is exact for dense layers and convolutions (padding included) that
+        are called directly, not inside `nn.scan`, `nn.RNN` or `nn.vmap`; a number of any other
+        kernel counts once. Costs are compared with matrices of the same layers if every kernel is
+        one: those of convolutions are [window * in, out], those of attention are none.
 
     Raises:
         TypeError, ValueError: in one sentence, if it cannot be: the module does not take the
@@ -135,6 +138,7 @@ def from_flax(
         action: Any = module.apply({"params": network}, given)
         return jnp.ravel(action).astype(jnp.float32)
 
+    matrices = [leaf.matrix for leaf in kernels if leaf.matrix]
     num_params, num_kernel = (sum(leaf.size for leaf in some) for some in (leaves, kernels))
     multiplications = sum(leaf.size * leaf.uses for leaf in kernels)
 
@@ -158,28 +162,23 @@ def from_flax(
         apply=apply,
         used=lambda genotype: jnp.ones(num_params, bool),
         cost=whole,
-        shapes=tuple((leaf.size // leaf.shape[-1], leaf.shape[-1]) for leaf in kernels),
+        shapes=tuple(matrices) if len(matrices) == len(kernels) else (),
     )
     if search == "partition":
-        policy = coloured(base, num_partitions, [edges])
-        shared = policy.num_params - num_params + edges
-
-        def shared_init(key: Key) -> Array:
-            k_shared, k_module = jax.random.split(key)
-            return jnp.concatenate([weight_init(k_shared, (shared,)), init(k_module)[edges:]])
-
-        policy = policy._replace(init=shared_init)
+        # What is not shared starts as the module starts it.
+        policy = coloured(
+            base, num_partitions, [edges], weight_init, lambda key, shape: init(key)[edges:]
+        )
     elif search is not None:
         pruned = so_many_edges(base, num_edges) if search == "edges" else any_edges(base)
         uses = np.concatenate([np.full(leaf.size, leaf.uses) for leaf in kernels if leaf.searched])
+        always = multiplications - int(uses.sum())
 
         def cost(genotype: Genotype) -> Cost:
-            lost = jnp.where(pruned.used(genotype)[:edges], 0, uses.astype(np.int32))
-            return pruned.cost(genotype)._replace(
-                multiplications=multiplications - jnp.sum(lost, dtype=jnp.int32)
-            )
+            kept = jnp.where(pruned.used(genotype)[:edges], uses.astype(np.int32), 0)
+            return pruned.cost(genotype)._replace(multiplications=costs.summed(kept, always))
 
-        policy = pruned._replace(init=init, cost=cost)
+        policy = pruned._replace(cost=cost)
     else:
         policy = base
     return policy._replace(max_edges=num_kernel)
@@ -213,12 +212,16 @@ def _inspect(
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a flax.linen module, got {module!r}.")
     uses: dict[str, int] = {}
+    convolutions: set[str] = set()
 
     def note(next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         out = next_fun(*args, **kwargs)
         if context.method_name == "__call__":
             layer = "/".join(context.module.path)
-            uses[layer] = uses.get(layer, 0) + _uses(context.module, args, out)
+            x = args[0] if args else kwargs.get("inputs")
+            uses[layer] = uses.get(layer, 0) + _uses(context.module, x, out)
+            if isinstance(context.module, nn.Conv | nn.ConvTranspose):
+                convolutions.add(layer)
         return out
 
     def apply(variables: PyTree, x: Array) -> Array:
@@ -231,8 +234,10 @@ def _inspect(
         others = sorted(set(variables) - {"params"})
         action = None if others else jax.eval_shape(apply, variables, example)
     except errors.InvalidRngError as error:
+        # Flax calls the outermost module None.
+        got = re.sub("^None needs", f"{type(module).__name__} needs", _first_line(error))
         raise ValueError(
-            f"the module must need no random numbers but for its start, got: {_first_line(error)}"
+            f"the module must need no random numbers but for its start, got: {got}"
         ) from error
     except Exception as error:
         raise ValueError(
@@ -253,6 +258,7 @@ def _inspect(
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(f"parameters must be floating numbers, got {leaf.dtype} in {layer!r}.")
         is_kernel = name == "kernel" and len(leaf.shape) >= 2
+        is_matrix = is_kernel and (len(leaf.shape) == 2 or layer in convolutions)
         leaves.append(
             Leaf(
                 layer=layer,
@@ -261,6 +267,7 @@ def _inspect(
                 is_kernel=is_kernel,
                 searched=is_kernel and selected(layer),
                 uses=uses.get(layer, 1),
+                matrix=(math.prod(leaf.shape[:-1]), leaf.shape[-1]) if is_matrix else None,
             )
         )
     if not leaves:
@@ -268,14 +275,14 @@ def _inspect(
     return structure, math.prod(action.shape), leaves
 
 
-def _uses(module: "nn.Module", args: tuple[Any, ...], out: Any) -> int:
-    """Return how often a call of a layer multiplies each number of its kernel."""
+def _uses(module: "nn.Module", x: Any, out: Any) -> int:
+    """Return how often a call of a layer with x multiplies each number of its kernel."""
     from flax import linen as nn
 
     if isinstance(module, nn.Dense | nn.DenseGeneral | nn.Conv):
         return out.size // int(np.prod(module.features))
     if isinstance(module, nn.ConvTranspose):
-        return args[0].size // args[0].shape[-1]
+        return x.size // x.shape[-1]
     return 1
 
 

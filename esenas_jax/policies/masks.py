@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from esenas_jax import _checks
 from esenas_jax.policies import costs
-from esenas_jax.policies.feedforward import Initializer, uniform
+from esenas_jax.policies.feedforward import BY_NUMBER, Initializer
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import OneOf, Repeat, Space, SubsetOf
 from esenas_jax.types import Array, Cost, Genotype, Key, PyTree
@@ -18,8 +19,6 @@ def masked(
     space: Space,
     chosen: Callable[[Genotype], Array],
     cost: Callable[[Genotype], Cost],
-    weight_init: Initializer,
-    bias_init: Initializer,
 ) -> Policy:
     """Return the policy that has some of another one's edges.
 
@@ -28,20 +27,12 @@ def masked(
 
     Args:
         base: a policy that has every edge and nothing to search, with parameters: weights [E], then
-            biases.
+            biases. They start as it starts them.
         space: of the architectures.
         chosen: genotype -> bool [E], which edges it has.
         cost: genotype -> what it costs.
-        weight_init: of all edges' weights [E].
-        bias_init: of the biases.
     """
-    total, num_biases = base.max_edges, base.num_params - base.max_edges
-
-    def init(key: Key) -> Array:
-        k_weights, k_biases = jax.random.split(key)
-        return jnp.concatenate(
-            [weight_init(k_weights, (total,)), bias_init(k_biases, (num_biases,))]
-        )
+    total = base.max_edges
 
     def used(genotype: Genotype) -> Array:
         return jnp.concatenate([chosen(genotype), base.used(())[total:]])
@@ -50,15 +41,42 @@ def masked(
         # A selection, not a product: a pruned weight cannot matter, whatever its value.
         return base.bind(jnp.where(used(genotype), params, 0.0), ())
 
-    return base._replace(space=space, init=init, bind=bind, used=used, cost=cost)
+    return base._replace(space=space, bind=bind, used=used, cost=cost)
 
 
-def so_many_edges(
+def drawing(
     base: Policy,
-    num_edges: int | None,
-    weight_init: Initializer = uniform,
-    bias_init: Initializer = uniform,
-) -> Policy:
+    weight_init: Initializer,
+    bias_init: Initializer,
+    edges: np.ndarray | None = None,
+) -> Callable[[Key], Array]:
+    """Return `init` of a policy with some of another one's edges: key -> weights, then biases.
+
+    Initialisers that draw every number alike draw all weights at once, as those of the released
+    edge policies do. Others need a layer's matrix, and all of them are drawn as the base does.
+
+    Args:
+        base: as `masked` has it, made with these initialisers.
+        weight_init: of the weights.
+        bias_init: of the biases.
+        edges: those that there are weights for [K]; by default all.
+    """
+    total, num_biases = base.max_edges, base.num_params - base.max_edges
+    edges = np.arange(total) if edges is None else edges
+
+    def init(key: Key) -> Array:
+        if weight_init not in BY_NUMBER:
+            params = base.init(key)
+            return jnp.concatenate([params[edges], params[total:]])
+        k_weights, k_biases = jax.random.split(key)
+        return jnp.concatenate(
+            [weight_init(k_weights, (edges.size,)), bias_init(k_biases, (num_biases,))]
+        )
+
+    return init
+
+
+def so_many_edges(base: Policy, num_edges: int | None) -> Policy:
     """Return the policy that keeps `num_edges` of another one's edges, see `masked`."""
     total = base.max_edges
     kept = _checks.integer("num_edges", num_edges, 1, total)
@@ -71,12 +89,10 @@ def so_many_edges(
         del genotype
         return costs.pruned(base.cost(()), total, kept, code=total, entropy=entropy)
 
-    return masked(base, SubsetOf(total, kept), chosen, cost, weight_init, bias_init)
+    return masked(base, SubsetOf(total, kept), chosen, cost)
 
 
-def any_edges(
-    base: Policy, weight_init: Initializer = uniform, bias_init: Initializer = uniform
-) -> Policy:
+def any_edges(base: Policy) -> Policy:
     """Return the policy that keeps any number of another one's edges, see `masked`."""
     total = base.max_edges
 
@@ -88,7 +104,7 @@ def any_edges(
         entropy = costs.choice_entropy(jnp.stack([kept, total - kept]))
         return costs.pruned(base.cost(()), total, kept, code=total, entropy=entropy)
 
-    return masked(base, Repeat(OneOf(2), total), chosen, cost, weight_init, bias_init)
+    return masked(base, Repeat(OneOf(2), total), chosen, cost)
 
 
 def members(total: int, items: Array) -> Array:

@@ -87,7 +87,7 @@ def op_edges(
         operations: names of `OPERATIONS` to choose among; `RELEASED_OPERATIONS` has one of them
             twice, which then is chosen twice as often.
         output_activation: of the outputs.
-        weight_init: of all edges' weights [E]; released U(-1, 1).
+        weight_init: of the edges' weights, see `masks.drawing`; released U(-1, 1).
         bias_init: of the hidden biases; released U(-1, 1).
         linear_first_hidden: the released slip, see `feedforward.forward`: the first hidden unit
             has no operation either.
@@ -131,11 +131,13 @@ def op_edges(
             skips=shape.skips,
         )
 
-    code = edges.max_edges + shape.num_biases * costs.index_bits(len(names))
+    # The slip's unit, the first hidden one, has an operation that is never read.
+    slips = int(linear_first_hidden and shape.num_biases > 0)
+    code = edges.max_edges + (shape.num_biases - slips) * costs.index_bits(len(names))
     subset = costs.subset_entropy(edges.max_edges, num_edges)
 
     def cost(genotype: Genotype) -> Cost:
-        counts = jnp.zeros(len(names), jnp.int32).at[genotype["ops"]].add(1)
+        counts = jnp.zeros(len(names), jnp.int32).at[genotype["ops"][slips:]].add(1)
         return costs.cost(
             edges=num_edges,
             weights=num_edges,

@@ -9,7 +9,7 @@ import numpy as np
 from esenas_jax import _checks
 from esenas_jax.policies import costs
 from esenas_jax.policies.dense import dense
-from esenas_jax.policies.feedforward import Activation, Initializer, normal
+from esenas_jax.policies.feedforward import BY_MATRIX, Activation, Initializer, normal
 from esenas_jax.policies.policy import Policy
 from esenas_jax.spaces import OneOf, Repeat
 from esenas_jax.types import Array, Cost, Key, PyTree
@@ -50,7 +50,7 @@ def partitioned(
         in turn if it has its own), then biases.
 
     Raises:
-        ValueError: if `num_partitions` is below 1.
+        ValueError: if `num_partitions` is below 1, or `weight_init` needs a layer's matrix.
 
     Example:
         >>> policy = partitioned(17, (), 6, num_partitions=17)
@@ -73,8 +73,8 @@ def coloured(
     base: Policy,
     num_partitions: int | None,
     sizes: Sequence[int],
-    weight_init: Initializer = normal,
-    bias_init: Initializer = normal,
+    weight_init: Initializer,
+    bias_init: Initializer,
 ) -> Policy:
     """Return the policy with another one's edges, coloured.
 
@@ -85,9 +85,17 @@ def coloured(
         sizes: of the edges in their order, how many share each palette; E in all.
         weight_init: of the shared weights [palettes * K].
         bias_init: of the biases.
+
+    Raises:
+        TypeError, ValueError: if there are no colours, or `weight_init` needs a layer's matrix.
     """
     total, num_biases = base.max_edges, base.num_params - base.max_edges
     colours = _checks.integer("num_partitions", num_partitions, 1)
+    if weight_init in BY_MATRIX:
+        raise ValueError(
+            "weight_init of shared weights must draw every number alike (they are in no one "
+            f"matrix), got {weight_init.__name__}."
+        )
     shared = len(sizes) * colours
     firsts = np.repeat(np.arange(len(sizes), dtype=np.int32) * colours, sizes)
 

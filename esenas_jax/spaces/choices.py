@@ -10,6 +10,9 @@ import numpy as np
 from esenas_jax import _checks
 from esenas_jax.types import Array, Key
 
+# Sizes of a float32.
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
@@ -44,11 +47,13 @@ class OneOf:
     def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
         """Draw the choice again: with probability 1 / num_categories nothing changes.
 
-        With `local` another one is drawn.
+        With `local` another one is drawn, where there is one.
         """
         if not local:
             return self.sample(key)
-        return _another(key, genotype, self.num_categories) if self.num_categories > 1 else genotype
+        if not self.decisions(genotype, local):
+            return genotype
+        return _another(key, genotype, self.num_categories)
 
     def crossover(self, key: Key, first: Array, second: Array) -> Array:
         """Take either parent's choice with probability 1/2."""
@@ -59,6 +64,10 @@ class OneOf:
         value = _as_integers("a OneOf genotype", genotype, ())
         if not 0 <= value < self.num_categories:
             raise ValueError(f"a choice must be in [0, {self.num_categories - 1}], got {value}.")
+
+    def active(self, genotype: Array) -> np.ndarray:
+        """Return True: the choice is always asked."""
+        return np.ones(np.shape(genotype), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +81,15 @@ class SubsetOf:
         num_chosen: at least 1; at most num_items if they are distinct.
         distinct: whether no item is chosen twice.
         ordered: whether the same items in another order are another choice.
-        whole: whether the set as a whole is a decision node besides its items; see `Conditional`
-            for the one place where PyGlove has none.
     """
 
     num_items: int
     num_chosen: int
     distinct: bool = True
     ordered: bool = False
-    whole: bool = True
+    # Whether the set as a whole is a decision node besides its items; see `Conditional` for the one
+    # place where PyGlove has none.
+    _whole: bool = dataclasses.field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         _checks.integer("num_items", self.num_items, 1)
@@ -111,7 +120,7 @@ class SubsetOf:
         if local:
             alone = n == 1 or (self.distinct and not self.ordered and n == k)
             return 0 if alone else k
-        return k + 1 if k > 1 and self.whole else k
+        return k + 1 if k > 1 and self._whole else k
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
         """Draw int32 [*shape, num_chosen].
@@ -217,6 +226,10 @@ class SubsetOf:
             wanted = ["distinct"] * self.distinct + ["ascending"] * (not self.ordered)
             raise ValueError(f"items must be {' and '.join(wanted)}, got {value.tolist()}.")
 
+    def active(self, genotype: Array) -> np.ndarray:
+        """Return True for every item."""
+        return np.ones(np.shape(genotype), bool)
+
     def _fill(self, first: Array, second: Array, keep: Array) -> Array:
         """Put distinct items of `second` [k], those of both first, where `first` is not kept."""
         items = jnp.zeros(self.num_items, jnp.int32)
@@ -248,24 +261,25 @@ class FloatRange:
     """A number in [low, high]; the genotype is float32 [].
 
     Args:
-        low: finite.
-        high: finite, at least `low`. There must be a float32 between the two, and their difference
-            must be one.
+        low: a number that is not beyond the float32.
+        high: likewise, at least `low`. There must be a float32 between the two, and their
+            difference must be one. Numbers below 1.2e-38 in size, which devices take for 0, count
+            as none.
     """
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        _checks.real("low", self.low)
-        _checks.real("high", self.high, self.low)
-        low, high = self.bounds
-        with np.errstate(over="ignore"):
-            if not (low <= high and np.isfinite(high - low)):
-                raise ValueError(
-                    "a range must hold a float32 and be no wider than the largest of them, got "
-                    f"[{self.low!r}, {self.high!r}]."
-                )
+        _checks.real("low", self.low, -_LARGEST, _LARGEST)
+        _checks.real("high", self.high, self.low, _LARGEST)
+        low, high = map(float, self.bounds)
+        widths = (self.high - self.low, high - low)
+        if low > high or not all(w == 0 or _SMALLEST <= w <= _LARGEST for w in widths):
+            raise ValueError(
+                f"a range must hold a float32 and, unless it is a single number, have a width in "
+                f"[{_SMALLEST:g}, {_LARGEST:g}], got [{self.low!r}, {self.high!r}]."
+            )
 
     def __str__(self) -> str:
         return f"[{self.low:g}, {self.high:g}]"
@@ -273,13 +287,8 @@ class FloatRange:
     @property
     def bounds(self) -> tuple[np.float32, np.float32]:
         """The smallest and the largest float32 in the range."""
-        with np.errstate(over="ignore"):
-            low, high = np.float32(self.low), np.float32(self.high)
-        if float(low) < self.low:
-            low = np.nextafter(low, np.float32(np.inf))
-        if float(high) > self.high:
-            high = np.nextafter(high, np.float32(-np.inf))
-        return low, high
+        zero = np.float32(0)  # minus it is none
+        return _at_least(self.low), zero - _at_least(-self.high)
 
     @property
     def log_cardinality(self) -> float:
@@ -322,10 +331,22 @@ class FloatRange:
         if not self.low <= float(value) <= self.high:
             raise ValueError(f"a number must be in [{self.low:g}, {self.high:g}], got {value}.")
 
+    def active(self, genotype: Array) -> np.ndarray:
+        """Return True: the number is always asked for."""
+        return np.ones(np.shape(genotype), bool)
+
     def _at(self, share: Array) -> Array:
         """Return what lies at a share in [0, 1] of the range."""
         low, high = self.bounds
         return jnp.clip(low + share * (high - low), low, high)
+
+
+def _at_least(value: float) -> np.float32:
+    """Return the smallest float32 from `value` on that is not subnormal: XLA takes those for 0."""
+    if abs(value) < _SMALLEST:
+        return np.float32(_SMALLEST if value > 0 else 0.0)
+    nearest = np.float32(value)
+    return np.nextafter(nearest, np.float32(np.inf)) if float(nearest) < value else nearest
 
 
 def _another(key: Key, value: Array, number: int) -> Array:

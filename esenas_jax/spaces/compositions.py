@@ -82,6 +82,10 @@ class Repeat:
             except ValueError as error:
                 raise ValueError(f"copy {i}: {error}") from None
 
+    def active(self, genotype: Genotype) -> Genotype:
+        """Say it of every copy."""
+        return self.space.active(genotype)
+
     def _counts(self, genotype: Genotype, local: bool) -> int | Array:
         """Count the nodes of every copy [times], or of all of them where each has as many."""
         if not self.times:
@@ -183,15 +187,22 @@ class Product:
         """Raise ValueError that names the part that is wrong."""
         try:
             parts = self.structure.flatten_up_to(genotype)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError):
+            # The names of both say what JAX's own message may not: a dict is no OrderedDict.
             raise ValueError(
-                f"a Product genotype must have the structure of its spaces: {error}"
+                f"a Product genotype must have the structure of its spaces, {self.structure}, got "
+                f"{jax.tree.structure(genotype)}."
             ) from None
         for name, space, part in zip(self.names, self.leaves, parts, strict=True):
             try:
                 space.validate(part)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
+
+    def active(self, genotype: Genotype) -> Genotype:
+        """Say it of every part."""
+        parts = zip(self.leaves, self.structure.flatten_up_to(genotype), strict=True)
+        return self.structure.unflatten([space.active(part) for space, part in parts])
 
     def _counts(self, genotype: Genotype, local: bool) -> list[int | Array]:
         parts = zip(self.leaves, self.structure.flatten_up_to(genotype), strict=True)

@@ -1,8 +1,9 @@
 """Options that carry choices of their own."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -179,30 +180,35 @@ class Conditional:
                 f"entries of inner, got {genotype!r}."
             )
         self.choice.validate(genotype.index)
-        index, inner = np.atleast_1d(np.asarray(genotype.index)), genotype.inner
-        for j, option in enumerate(self.options):
+        genotype = jax.tree.map(np.asarray, genotype)
+        for j, (mine, wanted) in enumerate(zip(genotype.inner, _example(self).inner, strict=True)):
+            if (got := _outline(mine)) != (must := _outline(wanted)):
+                raise ValueError(f"option {j}: what it carries must be {must}, got {got}.")
+        asked, single = self.active(genotype).inner, isinstance(self.choice, OneOf)
+        for j, (option, mine) in enumerate(zip(self.options, genotype.inner, strict=True)):
             if option is None:
                 continue
-            if isinstance(self.choice, OneOf):
-                copies = [inner[j]]
-            else:
-                lengths = {np.shape(x)[:1] for x in jax.tree.leaves(inner[j])}
-                if lengths - {(index.size,)}:
-                    raise ValueError(
-                        f"option {j}: there must be {index.size} copies of its choices on the "
-                        f"first axis, got {sorted(lengths)}."
-                    )
-                copies = [jax.tree.map(lambda x, i=i: x[i], inner[j]) for i in range(index.size)]
-            for chosen, copy in zip(index, copies, strict=True):
-                if chosen == j:
-                    try:
-                        option.validate(copy)
-                    except ValueError as error:
-                        raise ValueError(f"option {j}: {error}") from None
-                elif any(np.any(np.asarray(x)) for x in jax.tree.leaves(copy)):
-                    raise ValueError(
-                        f"option {j}: what it carries must be 0 where it is not chosen."
-                    )
+            for place in np.flatnonzero(genotype.index == j):
+                try:
+                    option.validate(jax.tree.map(lambda x, i=place: x if single else x[i], mine))
+                except ValueError as error:
+                    raise ValueError(f"option {j}: {error}") from None
+            unasked = jax.tree.map(lambda x, on: np.any(x[~on]), mine, asked[j])
+            if any(jax.tree.leaves(unasked)):
+                raise ValueError(f"option {j}: what it carries must be 0 where it is not chosen.")
+
+    def active(self, genotype: Chosen) -> Chosen:
+        """Return True for the choice, and for what is active in options where they are chosen."""
+        inner = [
+            ()
+            if option is None
+            else jax.tree.map(
+                lambda on, j=j: _like(genotype.index == j, on) & on, option.active(mine)
+            )
+            for j, (option, mine) in enumerate(zip(self.options, genotype.inner, strict=True))
+        ]
+        index: Any = self.choice.active(genotype.index)
+        return Chosen(index, tuple(inner))
 
     def _places(self, genotype: Chosen) -> tuple[Array, tuple[Genotype, ...]]:
         """Return index [k] and inner [k, ...]; of one option, k is 1."""
@@ -251,9 +257,9 @@ def _as_option(space: Space) -> Space:
     """
     match space:
         case SubsetOf():
-            return dataclasses.replace(space, whole=False)
+            return dataclasses.replace(space, _whole=False)
         case Conditional() if isinstance(space.choice, SubsetOf):
-            return Conditional(space.options, dataclasses.replace(space.choice, whole=False))
+            return Conditional(space.options, dataclasses.replace(space.choice, _whole=False))
         case Product() if len(space.leaves) == 1:
             return Product(space.structure.unflatten([_as_option(space.leaves[0])]))
         case Repeat() if space.times == 1:
@@ -276,6 +282,22 @@ def _places_of(values: Array, parent: Array, in_order: bool) -> tuple[Array, Arr
     parents_times = jnp.sum((parent[:, None] == parent[None]) & earlier, axis=1)
     same = same & (times[:, None] == parents_times[None])
     return jnp.argmax(same, axis=1), jnp.any(same, axis=1)
+
+
+@functools.cache
+def _example(space: Conditional) -> Chosen:
+    """Return the shapes and dtypes of its genotypes."""
+    return jax.eval_shape(space.sample, jax.random.key(0))
+
+
+def _outline(tree: Genotype) -> str:
+    """Return a tree in words, with the dtype and shape of each array; all integers are alike."""
+    return str(
+        jax.tree.map(
+            lambda x: f"{'int32' if np.issubdtype(x.dtype, np.integer) else x.dtype}{[*x.shape]}",
+            tree,
+        )
+    )
 
 
 def _like(flag: Array, x: Array) -> Array:

@@ -4,6 +4,7 @@ Nothing here is compiled by JAX, and nothing of PyGlove is built before it is as
 specification of a large `sublist_of` takes PyGlove minutes (64 of 736 items, 50 s).
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -69,14 +70,19 @@ def from_pyglove(value: Any) -> Translation:
     `oneof`, `manyof`, `sublist_of`, `permutate` and `floatv` become `OneOf`, `SubsetOf` and
     `FloatRange`; candidates with choices of their own make them `Conditional`. Several decisions
     become a `Product` of an OrderedDict from their paths in the template ("layers[0].width"). Equal
-    ones in a row whose paths differ in their last number only become one `Repeat` ("ops[0]" to
-    "ops[7]" are "ops"), so that a network's worth of choices is one array.
+    ones in a row that are entries of one list become one `Repeat` ("ops[0]" to "ops[7]" are "ops",
+    or "ops[0:8]" if the list has others too), so that a network's worth of choices is one array.
+
+    The `scale` of a `floatv` ("log", "rlog") is a hint for search algorithms, which those here do
+    not take, as PyGlove's own `Uniform` mutator and random generator do not: numbers are drawn
+    uniformly.
 
     Args:
         value: an object with PyGlove's choices in it, or the `pg.DNASpec` of one.
 
     Raises:
-        ValueError: if a decision cannot be compiled (custom ones); it is named.
+        ValueError: if a decision cannot be compiled (a custom one, or a number that no float32 can
+            be); it is named.
 
     Example:
         >>> import pyglove as pg
@@ -121,6 +127,9 @@ def to_dna(space: Space, genotype: Genotype) -> pg.DNA:
 def from_dna(space: Space, dna: pg.DNA) -> Genotype:
     """Return the genotype of a DNA, as NumPy arrays; floats are rounded to float32.
 
+    What PyGlove 0.4.5 accepts is accepted, but for choices below 0: PyGlove lets them pass, and
+    takes -1 for the last option, as Python's lists do.
+
     Raises:
         ValueError: if it is the DNA of another space.
     """
@@ -142,7 +151,12 @@ def loads(space: Space, text: str) -> Genotype:
     Raises:
         ValueError: if it is not one of this space.
     """
-    dna = pg.from_json_str(text)
+    try:
+        dna = pg.from_json_str(text)
+    except Exception as error:  # whatever PyGlove meets with on the way
+        raise ValueError(
+            f"the JSON must be that of a pg.DNA, got {text[:40]!r}: {error}"
+        ) from error
     if not isinstance(dna, pg.DNA):
         raise ValueError(f"the JSON must be that of a pg.DNA, got a {type(dna).__name__}.")
     return from_dna(space, dna)
@@ -159,10 +173,19 @@ def _compile(elements: list[pg.DNASpec]) -> Space:
     if not elements:
         return Repeat(OneOf(1), 0)
     named = [(str(element.location), _compile_one(element)) for element in elements]
+    groups = [
+        (stem, one, [path for path, _ in group])
+        for (stem, one), group in itertools.groupby(named, key=lambda n: (_stem(n[0]), n[1]))
+    ]
+    times = collections.Counter(stem for stem, *_ in groups)
     parts: OrderedDict[str, Space] = OrderedDict()
-    for (stem, one), group in itertools.groupby(named, key=lambda n: (_stem(n[0]), n[1])):
-        paths = [path for path, _ in group]
-        name, space = (paths[0], one) if len(paths) == 1 else (stem, Repeat(one, len(paths)))
+    for stem, one, paths in groups:
+        name, space = paths[0], one
+        if len(paths) > 1:
+            name, space = stem.removesuffix("["), Repeat(one, len(paths))
+            if name != stem and times[stem] > 1:
+                first, last = (int(path[len(stem) : -1]) for path in (paths[0], paths[-1]))
+                name = f"{stem}{first}:{last + 1}]"
         while name in parts:  # a specification by hand may leave locations out
             name += "'"
         parts[name] = space
@@ -172,14 +195,18 @@ def _compile(elements: list[pg.DNASpec]) -> Space:
 
 
 def _stem(path: str) -> str:
-    """Return a path without its last number: of an entry of a list, that of the list."""
-    return re.sub(r"(\[\d+\]|\d+)$", "", path)
+    """Return what the paths of a list's entries have in common: "ops[" of "ops[7]"."""
+    return re.sub(r"(?<=\[)\d+\]$", "", path)
 
 
 def _compile_one(element: pg.DNASpec) -> Space:
+    at = str(element.id)  # from the root
     match element:
         case pg.geno.Float():
-            return FloatRange(float(element.min_value), float(element.max_value))
+            try:
+                return FloatRange(float(element.min_value), float(element.max_value))
+            except ValueError as error:
+                raise ValueError(f"at {at!r}: {error}" if at else str(error)) from None
         case pg.geno.Choices():
             inner = [list(candidate.elements) for candidate in element.candidates]
             options = [_compile(below) if below else None for below in inner]
@@ -194,7 +221,7 @@ def _compile_one(element: pg.DNASpec) -> Space:
                 )
             return Conditional(options, choice) if any(inner) else choice
     raise ValueError(
-        f"a {type(element).__name__} cannot be compiled, at {str(element.location)!r}: it must be "
+        f"a {type(element).__name__} cannot be compiled, at {at!r}: it must be "
         "oneof, manyof, sublist_of, permutate or floatv."
     )
 
@@ -357,7 +384,7 @@ def _from_option_nodes(space: Conditional, node: pg.DNA | _Joined, at: str) -> C
     inner: Any = [() if o is None else _zeros(Repeat(o, len(items))) for o in space.options]
     for place, (j, item) in enumerate(zip(index, items, strict=True)):
         option = space.options[j]
-        below = f"{at}={j}"
+        below = f"{at}: option {j}" if at else f"option {j}"
         if option is None:
             if item.children:
                 raise _wrong(at, f"option {j} carries no choices", item)

@@ -53,6 +53,13 @@ class Space(Protocol):
         """Mix two genotypes; what they agree on is kept."""
         ...
 
+    def active(self, genotype: Genotype) -> Genotype:
+        """Return a genotype's tree of bools, False where a `Conditional` did not ask.
+
+        All arrays may have the same leading axes before their own; NumPy's give NumPy's.
+        """
+        ...
+
     def validate(self, genotype: Genotype) -> None:
         """Raise ValueError that names what is wrong, on the host, if this is no genotype of it."""
         ...

@@ -93,6 +93,7 @@ class Episodes(NamedTuple):
     action_repeat: int
     episodes: int  # R, a candidate's
     normalizer: Normalizer
+    known: Moments | None = None  # of the observations seen before the run; None: there were none
 
     @property
     def obs_size(self) -> int:
@@ -105,7 +106,7 @@ class Episodes(NamedTuple):
         return self.environment.action_size
 
     def init(self, key: Key) -> Moments:
-        """Return the moments of nothing, to be summed from what a reset shows.
+        """Return the moments known, or those of nothing, to be summed from what a reset shows.
 
         Deviations are summed from the mean so far: at first from anything near the data, or
         float32 would lose the spread of an input that is far from 0.
@@ -113,8 +114,31 @@ class Episodes(NamedTuple):
         moments = init_moments(self.obs_size)
         if not self.normalizer.enabled:
             return moments
+        if self.known is not None:
+            return Moments(*map(jnp.asarray, self.known))
         obs = self.environment.reset(key)[1].astype(jnp.float32)
         return moments._replace(mean=jnp.where(jnp.isfinite(obs), obs, 0.0))
+
+    def knowing(self, moments: Moments) -> "Episodes":
+        """Return the task whose normaliser starts from these moments.
+
+        Weights that were trained by one run are worth little to another that sees other numbers.
+
+        Args:
+            moments: of a run on the same observations.
+
+        Raises:
+            ValueError: if they are of another size, or the task does not normalise observations.
+        """
+        if not self.normalizer.enabled:
+            raise ValueError(
+                "a task with moments must normalise observations, got normalizer none."
+            )
+        if moments.mean.shape != (self.obs_size,):
+            raise ValueError(
+                f"moments must be of {self.obs_size} observations, got {moments.mean.size}."
+            )
+        return self._replace(known=moments)
 
     def absorb(self, moments: Moments, statistics: PyTree) -> Moments:
         """Return the moments with what a generation saw merged in; () if that is nothing."""
