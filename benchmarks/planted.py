@@ -12,7 +12,8 @@ Generations of 64 candidates, no weights, and three ways to score them:
 The first two without noise, and with noise as large as scores of uniform architectures differ.
 What is shown is the true score of what each controller would deploy, its best architectures
 compared on 32 fresh scores each: mean and 95 % bootstrap interval over 20 seeds, each with hidden
-architectures of its own. Every controller has its defaults, on every problem. Random search gets
+architectures of its own. Every controller has its defaults, on every problem; the learning rates
+among these were chosen on other seeds of the first two. Random search gets
 its best 8 of all generations re-evaluated, which is more than `controllers.random` offers.
 
 A functional result, the same on every machine but for rounding. Ten minutes on two cores. --quick

@@ -95,7 +95,7 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
             sample=lambda key, params: run(params, _drawn, key, None)[0],
             log_probs=lambda params, draw: run(params, _given, None, draw)[1],
             mode=lambda params: run(params, _likeliest, None, None)[0],
-            learning_rate=0.003,
+            learning_rate=0.01,
         )
 
     return distribution

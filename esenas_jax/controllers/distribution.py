@@ -26,7 +26,7 @@ class Distribution(NamedTuple):
     # those before it, 0 for one that was not asked: their sum is that of the draw
     log_probs: Callable[[PyTree, Genotype], Array]
     mode: Callable[[PyTree], Genotype]  # the draw whose every decision is the likeliest
-    learning_rate: float  # of Adam, one that suits the parameters
+    learning_rate: float  # of Adam, that suits the parameters with a step a generation
 
 
 # What can be made of a space: a distribution with parameters.

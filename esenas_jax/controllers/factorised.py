@@ -7,7 +7,7 @@ from esenas_jax.controllers.distribution import Distribution, refusal
 from esenas_jax.spaces import Chosen, Conditional, OneOf, Product, Repeat, Space, SubsetOf
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
-LEARNING_RATE = 0.1
+LEARNING_RATE = 0.2
 NEGLIGIBLE = -1e30  # a logit of what cannot be; -inf has no gradient
 
 

@@ -160,8 +160,8 @@ def ppo(
     Args:
         space: of the policy; of choices among options.
         parameterisation: `factorised` or `autoregressive(...)`.
-        learning_rate: of the optimiser, positive; by default one that suits the parameterisation
-            and Adam.
+        learning_rate: of the optimiser, positive; by default half of what suits the
+            parameterisation with a step a generation, as there are many.
         entropy_weight: beta, at least 0, in units of the scores' standard deviation.
         epochs: at least 1.
         minibatch_size: released 64; at least 1, all candidates where they are fewer.
@@ -176,6 +176,8 @@ def ppo(
     epochs = _checks.integer("epochs", epochs, 1)
     minibatch_size = _checks.integer("minibatch_size", minibatch_size, 1)
     clip = _checks.positive("clip", clip)
+    if learning_rate is None:
+        learning_rate = parameterisation(space).learning_rate / 2.0
 
     def learn(key: Key, distribution: Distribution, state: State, batch: Batch) -> State:
         number = batch.advantage.size
