@@ -544,6 +544,45 @@ def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
     np.testing.assert_allclose(std, before, rtol=1e-3)
 
 
+# --- every controller on the device ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "objective"),
+    [
+        ("ppo", {"parameterisation": "autoregressive"}, "shifted_return"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ("constant", {}, "shifted_return"),
+                ("random", {}, "shifted_return"),
+                ("hill_climbing", {}, "shifted_return"),
+                ("nsga2", {"population_size": 8}, "pareto"),
+                ("reinforce", {}, "shifted_return"),
+                ("ppo", {}, "shifted_return"),
+                ("cross_entropy", {}, "shifted_return"),
+            )
+        ),
+    ],
+)
+def test_a_run_of_every_controller_goes_on_with_the_bits_of_an_unbroken_one(
+    name, arguments, objective, tmp_path, capsys
+):
+    """Regularized evolution's are those of all other tests here."""
+    config = tiny()
+    config.controller = section("controller", name, **arguments)
+    config.objective = section("objective", objective)
+    config.search.baseline_rate = 0.3
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train.train(config, Workdir(whole))
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "6")
+    train.train(config, Workdir(folder), "must")
+    assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
+    assert all_bits(folder) == all_bits(whole)
+
+
 # --- a controller on the host ---------------------------------------------------------------------
 
 
