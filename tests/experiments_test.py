@@ -638,15 +638,12 @@ def test_every_policys_config_builds_as_it_is(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", hopper_policies.POLICIES)
 def test_every_policys_own_smoke_run_trains(name, tmp_path):
-    trained = []
+    config = load_config(f"{CONFIGS / 'hopper_policies.py'}:{name},smoke")
     if name == "magnitude_pruned":
-        trained = [f"--config.policy.trained={untrained(tmp_path / 'dense.npz')}"]
-    config = f"--config={CONFIGS / 'hopper_policies.py'}:{name},smoke"
-    done = run(config, f"--workdir={tmp_path / 'run'}", *trained)
-    assert done.returncode == 0, done.stderr
-    rows = read_rows(tmp_path / "run")
-    assert [row["generation"] for row in rows] == [0, 1, 2]
-    assert np.isfinite(Workdir(tmp_path / "run").read("result.json")["return"]["mean"])
+        config.policy.trained = str(untrained(tmp_path / "dense.npz"))
+    result = train.train(config, Workdir(tmp_path / "run"))
+    assert [row["generation"] for row in read_rows(tmp_path / "run")] == [0, 1, 2]
+    assert np.isfinite(result["return"]["mean"])
 
 
 def untrained(path: Path) -> Path:
