@@ -93,7 +93,7 @@ PROBLEMS = {
 
 def deployed(problem: Problem, controller: Controller, keeps_best: bool, key: Key) -> Array:
     """Return the true score of what a run deploys, float32 []."""
-    k_hidden, k_init, k_run, k_std = jax.random.split(key, 4)
+    k_hidden, k_init, k_empty, k_run, k_std, k_again = jax.random.split(key, 6)
 
     def true(genotypes: Genotype) -> Array:
         return jax.vmap(lambda one: problem.score(k_hidden, one))(genotypes)
@@ -120,13 +120,13 @@ def deployed(problem: Problem, controller: Controller, keeps_best: bool, key: Ke
         scores, order = jax.lax.top_k(jnp.concatenate([scores, score]), scores.size)
         return (state, jax.tree.map(lambda x: x[order], all_), scores), None
 
-    nothing = (problem.space.sample(k_init, (8,)), jnp.full(8, -jnp.inf, jnp.float32))
+    nothing = (problem.space.sample(k_empty, (8,)), jnp.full(8, -jnp.inf, jnp.float32))
     carry = (controller.init(k_init), *nothing)
     (state, best, _), _ = jax.lax.scan(generation, carry, jnp.arange(problem.generations))
     genotypes, valid = controller.best(state)
     if keeps_best:
         genotypes, valid = best, jnp.ones(8, bool)
-    again = jnp.where(valid, seen(k_std, genotypes, AGAIN), -jnp.inf)
+    again = jnp.where(valid, seen(k_again, genotypes, AGAIN), -jnp.inf)
     return true(genotypes)[jnp.argmax(again)]
 
 

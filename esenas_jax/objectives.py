@@ -150,7 +150,8 @@ def hard_limit(
     Up to the limit the controller sees max(r, floor), above it floor - 1 - (cost - limit): less
     than anything within the limit, and less the further beyond, so that a search that starts
     outside finds its way in. Such a candidate has not failed. It is not the answer either, as long
-    as any contender is within the limit. The strategy always sees the shifted return.
+    as any contender is within the limit and none of its episodes failed. The strategy always sees
+    the shifted return.
 
     Args:
         limit: the highest cost that is allowed, at least 0.

@@ -199,6 +199,13 @@ def es_enas(
             f"the controller must maximise as many numbers as the objective gives it, "
             f"{objective.num_objectives}, got one that maximises {controller.num_objectives}."
         )
+    pairs = strategy.num_directions + strategy.num_exact
+    architectures = pairs if shared_architecture else strategy.num_candidates
+    if controller.num_incumbents >= architectures:
+        raise ValueError(
+            f"num_incumbents must be fewer than the {architectures} architectures of a generation, "
+            f"got {controller.num_incumbents}: none would be new."
+        )
     steps = strategy.num_candidates * task.episodes * task.horizon
     if steps >= 2**31:
         raise ValueError(
@@ -366,7 +373,9 @@ def es_enas(
 
         # The learning curve; of all candidates if there are no exact ones.
         exact = valid & ((ids >= strategy.num_perturbed) | (strategy.num_exact == 0))
-        exact_score = _mean(scores.strategy, exact)
+        # As answers are chosen: where the controller alone sees a cost, it counts.
+        several = controller.num_objectives > 1
+        exact_score = _mean(scores.strategy if several else scores.controller, exact)
         genotypes_now, valid_now = controller.best(controller_state)
         incumbent = _where(
             # Late evaluations are of parameters that are gone.
@@ -379,7 +388,8 @@ def es_enas(
 
         failed = num_candidates - jnp.sum(arrived, dtype=jnp.int32)
         # An update that overflowed would never be undone.
-        sound = jnp.isfinite(strategy_state.params).all() & jnp.isfinite(moments.deviation).all()
+        learnt_numbers = (strategy_state.params, moments.deviation, expected)
+        sound = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(learnt_numbers)]).all()
         discard = (failed > tolerated) | ~sound
         learnt = state._replace(
             strategy=strategy_state,

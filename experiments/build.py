@@ -30,7 +30,7 @@ from esenas_jax.objectives import Objective
 from esenas_jax.policies import Policy
 from esenas_jax.runs import variable
 from esenas_jax.search import Search, Starts, es_enas
-from esenas_jax.spaces import Space
+from esenas_jax.spaces import Repeat, Space
 from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
 from esenas_jax.tasks.normalizer import Moments
@@ -529,8 +529,9 @@ def _controller(given: Any, policy: Policy, strategy: Strategy, objective: Objec
             given["population_size"] = strategy.num_candidates
         if given.get("parameterisation") == "autoregressive":
             nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
-            few = nodes if len(nodes) < MOST_STEPS else None
-            given["parameterisation"] = controllers.autoregressive(groups=few)
+            fit = isinstance(policy.space, Repeat) and policy.space.times == sum(nodes)
+            by_node = nodes if fit and len(nodes) < MOST_STEPS else None
+            given["parameterisation"] = controllers.autoregressive(groups=by_node)
     asked: dict[str, Any] = {"space": policy.space}
     if isinstance(given, dict) and given.get("name") == "pyglove":
         asked["num_candidates"] = strategy.num_candidates

@@ -189,7 +189,7 @@ CONFIGS = {
     ),
     "unknown controller": (
         "controller.name", "x",
-        "controller.name must be one of constant, .*, regularized_evolution, got 'x'.",
+        "controller.name must be one of constant, .*, regularized_evolution, reinforce, got 'x'.",
     ),
     "unknown task": (
         "task.name", "x", "task.name must be one of environment, regression, got 'x'.",
@@ -265,6 +265,11 @@ CONFIGS = {
         "controller", build.section("controller", "nsga2"),
         ("search: the controller must maximise as many numbers as the objective gives it, 1, got "
         "one that maximises 2."),
+    ),
+    "incumbents alone": (
+        "controller", build.section("controller", "hill_climbing", num_incumbents=11),
+        ("search: num_incumbents must be fewer than the 11 architectures of a generation, got 11: "
+        "none would be new."),
     ),
     "an objective of two": (
         "objective", build.section("objective", "pareto"),

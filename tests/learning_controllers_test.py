@@ -12,7 +12,15 @@ from esenas_jax import controllers
 from esenas_jax.controllers import as_genotype
 from esenas_jax.controllers.factorised import counted
 from esenas_jax.controllers.policy_gradient import Averages, Info
-from esenas_jax.spaces import Chosen, Conditional, OneOf, Product, Repeat, SubsetOf
+from esenas_jax.spaces import (
+    Chosen,
+    Conditional,
+    OneOf,
+    Product,
+    Repeat,
+    SubsetOf,
+    permutation,
+)
 from tests.distributions_test import PARAMETERISATIONS, SPACES, drawn, made
 
 SPACE = Product({"edges": SubsetOf(5, 2), "colours": Repeat(OneOf(3), 2)})
@@ -103,6 +111,14 @@ def test_the_baseline_is_the_moving_average_of_earlier_generations():
     assert float(state.averages.std) == pytest.approx(0.75 * ramp.std() + 0.25 * 3 * ramp[4:].std())
 
 
+def test_one_absurd_score_does_not_silence_those_that_follow():
+    controller = controllers.reinforce(OneOf(3))
+    update = jax.jit(functools.partial(generation, controller))
+    state = update(controller.init(jax.random.key(0)), jax.random.key(1), np.arange(N))[0]
+    absurd = update(state, jax.random.key(2), np.where(np.arange(N) == 3, -1e30, 0.0))[0]
+    assert float(absurd.averages.std) == float(state.averages.std) > 0
+
+
 def test_entropy_alone_keeps_proposals_apart():
     kept, lost = (controllers.reinforce(OneOf(4), entropy_weight=weight) for weight in (2.0, 0.0))
     entropies = []
@@ -183,14 +199,37 @@ def test_probabilities_move_to_the_elites_frequencies_and_keep_a_floor():
     new, metrics = controller.update(jax.random.key(1), state, genotypes, (), scores, valid)
     assert float(metrics["elite_mean"]) == 7.5
     colours, edges = (np.asarray(x) for x in new.probabilities)
-    np.testing.assert_allclose(
-        edges, 0.6 * np.full(5, 0.2) + 0.4 * np.array([1, 0, 2, 1, 0]) / 4, atol=1e-6
-    )
+    # Shares of sets that have an item: two of five at first, those of two elites then.
+    np.testing.assert_allclose(edges, 0.6 * 2 / 5 + 0.4 * np.array([1, 0, 2, 1, 0]) / 2, atol=1e-6)
     first, second = 0.6 / 3 + 0.4 * np.array([[0, 0.5, 0.5], [0, 0, 1]])
     np.testing.assert_allclose(colours, [first, second], atol=1e-6)
-    logits = controller.prepare(jax.random.key(2), new)
-    for logit, q in zip(logits, (colours, edges), strict=True):
-        np.testing.assert_allclose(np.exp(logit), 0.9 * q + 0.1 / q.shape[-1], atol=1e-6)
+    of_colours, of_edges = controller.prepare(jax.random.key(2), new)
+    np.testing.assert_allclose(np.exp(of_colours), 0.9 * colours + 0.1 / 3, atol=1e-6)
+    weights = -np.log(1 - (0.9 * edges + 0.1 * 2 / 5))
+    np.testing.assert_allclose(np.exp(of_edges), weights, rtol=1e-5)
+
+
+def test_items_are_drawn_about_as_often_as_elites_have_them():
+    space = SubsetOf(60, 8)
+    controller = controllers.cross_entropy(space, floor=0.0)
+    state = controller.init(jax.random.key(0))
+    # Half of the items in no set, the others in from a tenth to half of them.
+    shares = np.where(np.arange(60) < 30, np.linspace(0.1, 0.5, 60)[::-1], 0.0)
+    shares *= 8 / shares.sum()
+    plan = controller.prepare(
+        jax.random.key(1), state._replace(probabilities=jnp.asarray(shares, jnp.float32))
+    )
+    keys = jax.random.split(jax.random.key(2), 20_000)
+    sets, _ = jax.vmap(controller.propose, (0, None, None))(keys, plan, jnp.int32(0))
+    found = np.bincount(np.asarray(sets).ravel(), minlength=60) / 20_000
+    np.testing.assert_allclose(found, shares, atol=0.02)
+    # All that elites agree on is in nearly every proposal.
+    plan = controller.prepare(
+        jax.random.key(1),
+        state._replace(probabilities=jnp.where(jnp.arange(60) < 8, 1.0, 0.0)),
+    )
+    sets, _ = jax.vmap(controller.propose, (0, None, None))(keys[:500], plan, jnp.int32(0))
+    assert (np.asarray(sets) == np.arange(8)).all()
 
 
 def test_elites_tied_at_the_border_all_count():
@@ -325,7 +364,7 @@ def test_it_finds_what_pays(name):
         ),
         (
             lambda: controllers.reinforce(SPACE, entropy_weight=-1.0),
-            "entropy_weight must be in [0, inf], got -1.0.",
+            "entropy_weight must be finite and at least 0, got -1.0.",
         ),
         (
             lambda: controllers.reinforce(SPACE, baseline_decay=1.0),
@@ -345,6 +384,17 @@ def test_it_finds_what_pays(name):
         (
             lambda: controllers.cross_entropy(SPACE, 0.0),
             "elite_share must be a positive finite number, got 0.0.",
+        ),
+        (
+            lambda: controllers.cross_entropy(Repeat(permutation(3), 2)),
+            (
+                "cross_entropy can handle no sets whose order matters, got a permutation of 3: "
+                "random, hill_climbing, regularized_evolution, nsga2, reinforce and ppo can."
+            ),
+        ),
+        (
+            lambda: controllers.autoregressive(groups=(2, 2))(Repeat(OneOf(3), 5)),
+            "groups must have as many decisions as a repeated choice, [5], got 4.",
         ),
         (
             lambda: controllers.cross_entropy(SPACE, smoothing=1.5),

@@ -12,6 +12,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from esenas_jax import controllers, es_enas, policies, strategies, tasks
+from esenas_jax.controllers.host import Asked
 from esenas_jax.spaces import FloatRange, OneOf, Product, Repeat, SubsetOf
 from esenas_jax.spaces.pyglove import from_dna, from_pyglove, to_dna, to_pyglove
 from experiments import train
@@ -187,7 +188,8 @@ def told(scores, valid, proposer=None):
     proposer = jnp.arange(N) if proposer is None else jnp.asarray(proposer)
     state = host.exchange(controller.init(KEY))
     genotypes = jax.tree.map(lambda x: x[proposer], state.round.genotypes)
-    results = (genotypes, proposer, jnp.asarray(scores), jnp.asarray(valid))
+    asked = Asked(proposer, jnp.zeros(N, jnp.int32))
+    results = (genotypes, asked, jnp.asarray(scores), jnp.asarray(valid))
     after, _ = controller.update(KEY, state, *results)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     host.exchange(after)
@@ -229,6 +231,33 @@ def test_results_that_never_came_are_failures_and_others_keep_their_proposals():
     assert notes == heard(0, rewards(k if k in came else None for k in range(N)))
 
 
+def test_results_that_come_after_the_next_exchange_are_not_heard():
+    search = make(Recorder(), max_failed=0.9)
+    host, state = search.host(), search.init(KEY)
+    state = state._replace(controller=host.exchange(state.controller))
+    first, rest = jnp.arange(10), jnp.arange(10, 12)
+
+    @jax.jit
+    def tell(state, generation, ids, asked):
+        mine = jax.tree.map(lambda x: x[ids], asked)
+        seen = search.evaluate(state, mine)
+        return search.tell(KEY, state, generation, ids, mine.genotype, mine.info, seen)[0]
+
+    @jax.jit
+    def ask(state):
+        return jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))(jnp.arange(N))
+
+    asked = ask(state)
+    state = tell(state, 0, first, asked)
+    state = state._replace(controller=host.exchange(state.controller))
+    heard_of = list(notes)
+    late = tell(state, 0, rest, asked)
+    # Nor do they stand in the way of those of the round that runs now.
+    state = tell(late, 1, jnp.arange(N), ask(state))
+    host.exchange(state.controller)
+    assert notes == heard_of + heard(N, rewards(range(N, 2 * N)))
+
+
 @every_algorithm
 def test_an_algorithm_that_hears_nothing_for_a_while_goes_on(name):
     """All of a generation fail, and half of another: of the first, and later on."""
@@ -240,7 +269,12 @@ def test_an_algorithm_that_hears_nothing_for_a_while_goes_on(name):
         valid = np.ones(N, bool) if t % 3 == 2 else np.arange(N) % 2 < t % 3
         scores = np.where(valid, planted(genotypes), np.nan).astype(np.float32)
         state, _ = search.controller.update(
-            KEY, state, genotypes, jnp.arange(N), jnp.asarray(scores), jnp.asarray(valid)
+            KEY,
+            state,
+            genotypes,
+            Asked(jnp.arange(N), jnp.full(N, t, jnp.int32)),
+            jnp.asarray(scores),
+            jnp.asarray(valid),
         )
     assert host.proposals == 7 * N
     ours = host.history()

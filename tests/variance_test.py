@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from esenas_jax import Population, controllers, es_enas, policies, strategies, tasks
-from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf
+from esenas_jax.spaces import Conditional, FloatRange, OneOf, Product, Repeat, SubsetOf
 from esenas_jax.strategies import Noise, Unused
 
 P = 4
@@ -69,12 +69,23 @@ THETA = np.array([0.3, -0.5, 0.2, 0.7])
 
 
 @pytest.mark.parametrize("make", [make_es, make_ranked, make_ars], ids=["raw", "z_score", "ars"])
-def test_leaving_unused_perturbations_out_keeps_the_expectation(make):
+def test_what_both_halves_use_moves_as_released_and_what_neither_does_rests(make):
     fitness = scores(THETA, 2)
     kept, zero = (moved(make, unused, THETA, fitness) for unused in (Unused.KEPT, Unused.ZERO))
-    assert np.abs(kept[:3]).min() > 0.01
-    np.testing.assert_allclose(zero, kept, atol=2e-5)
+    assert abs(kept[0]) > 0.01
+    assert zero[0] == pytest.approx(kept[0], abs=2e-5)
     assert zero[3] == 0
+
+
+def test_a_half_that_uses_a_parameter_counts_by_itself():
+    """By hand: each half's score less the mean of all other directions' scores."""
+    values = np.array(scores(THETA, 2), float).reshape(D, 2)
+    others = (values.sum() - values.sum(axis=1)) / (2 * D - 2)
+    signs = np.array(list(itertools.product([-1, 1], repeat=P)))[:, ::-1]
+    weights = (values - others[:, None]) * [1, -1]
+    expected = (weights @ USES * signs).sum(axis=0) / (2 * D * SIGMA)
+    zero = moved(make_es, Unused.ZERO, THETA, scores(THETA, 2))
+    np.testing.assert_allclose(zero, expected, atol=2e-5)
 
 
 def test_forward_differences_too():
@@ -151,6 +162,23 @@ def test_an_unknown_way_with_the_unused_is_refused():
 SPACE = Product([SubsetOf(6, 2), Repeat(OneOf(3), 2)])
 
 
+@pytest.mark.parametrize("rate", [0.3, 1.0])
+def test_no_rate_makes_it_unstable_where_few_architectures_carry_much(rate):
+    space = Conditional([None, Repeat(OneOf(3), 100)])
+    expectation = controllers.additive_expectation(space, rate)
+
+    def learn(state, key):
+        genotypes = space.sample(key, (40,))
+        scores = jax.random.normal(key, (40,)) + 5.0 * genotypes.index.astype(jnp.float32)
+        # One in five carries it, about.
+        valid = (genotypes.index == 0) | (jnp.arange(40) < 8)
+        return expectation.update(state, genotypes, scores, valid), jnp.abs(state.worth).max()
+
+    keys = jax.random.split(jax.random.key(0), 200)
+    _, largest = jax.jit(lambda s: jax.lax.scan(learn, s, keys))(expectation.init())
+    assert largest.max() < 10
+
+
 def test_an_additive_score_is_learnt():
     expectation = controllers.additive_expectation(SPACE, 0.5)
     rng = np.random.default_rng(0)
@@ -224,6 +252,66 @@ def test_the_strategy_alone_sees_scores_less_what_was_expected():
     assert bool((again[0].strategy.params != again[1].strategy.params).any())
     for a, b in zip(*(jax.tree.leaves(s.controller) for s in again), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_space_with_numbers_from_a_range_has_no_baseline():
+    with pytest.raises(ValueError, match=r"^baseline_rate must be None .* got \[0, 1\]\.$"):
+        controllers.additive_expectation(FloatRange(0.0, 1.0), 0.5)
+
+
+# ------------------------------------------------------- what they do to the estimated gradient
+
+ITEMS, CHOSEN, PAIRS, DRAWS = 12, 3, 2, 4000
+EFFECTS = 2.0 * np.random.default_rng(3).normal(size=ITEMS).astype(np.float32)
+
+
+@functools.cache
+def estimates(unused=Unused.KEPT, baseline=False, shared=False):
+    """Many estimates of one gradient [DRAWS, ITEMS]: architectures have effects of their own."""
+    space = SubsetOf(ITEMS, CHOSEN)
+    strategy = strategies.es(PAIRS, 0, SIGMA, 1.0, shaping=strategies.raw, unused=unused)
+    total = Population().total(PAIRS)
+    theta = jnp.linspace(-1, 1, ITEMS, dtype=jnp.float32)
+
+    def estimate(key):
+        k_noise, k_space = jax.random.split(key)
+        sets = space.sample(k_space, (2 * PAIRS,))
+        sets = jnp.repeat(sets[::2], 2, axis=0) if shared else sets
+        uses = jax.vmap(lambda one: jnp.zeros(ITEMS, bool).at[one].set(True))(sets)
+        state = strategy.init(theta)
+        weights = jax.vmap(lambda i: strategy.candidate(k_noise, state, i))(jnp.arange(2 * PAIRS))
+        expected = jnp.sum(jnp.where(uses, EFFECTS, 0.0), axis=1)
+        fitness = jnp.sum(jnp.where(uses, jnp.sin(3.0 * weights), 0.0), axis=1) + expected
+        fitness = fitness - expected if baseline else fitness
+        valid = jnp.ones(2 * PAIRS, bool)
+        new, _ = strategy.update(k_noise, state, fitness, valid, total, lambda i: uses[i])
+        return new.params - theta
+
+    keys = jax.random.split(jax.random.key(5), DRAWS)
+    return np.asarray(jax.jit(jax.vmap(estimate))(keys), np.float64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unused": Unused.ZERO},
+        {"baseline": True},
+        {"shared": True},
+        {"unused": Unused.ZERO, "shared": True},
+    ],
+    ids=["unused left out", "baseline", "pairs share", "both of them"],
+)
+def test_the_estimate_keeps_its_mean_and_loses_variance(options):
+    """Of the released one, within 5 standard errors, with two directions a generation."""
+    released, better = estimates(), estimates(**options)
+    # By hand: E[sin(3 x) g] over x = theta + sigma g, and a quarter of the architectures use it.
+    theta = np.linspace(-1, 1, ITEMS)
+    exact = CHOSEN / ITEMS * 3 * np.cos(3 * theta) * np.exp(-0.5 * (3 * SIGMA) ** 2)
+    for found in (released, better):
+        error = found.std(axis=0) / np.sqrt(DRAWS)
+        assert (np.abs(found.mean(axis=0) - exact) < 5 * error).all()
+    assert better.var(axis=0).sum() < 0.7 * released.var(axis=0).sum()
+    assert np.abs(exact).max() > 5 * error.max()
 
 
 def test_a_rate_outside_its_range_is_refused():

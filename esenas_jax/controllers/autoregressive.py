@@ -54,12 +54,14 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
 
     Args:
         units: of the LSTM and of all embeddings, at least 1.
-        groups: how many decisions each group has, for repeated choices of as many in all; by
-            default at most 64 groups of equal size. `experiments.build` gives the edges that leave
-            a node.
+        groups: how many decisions each group has, for the repeated choices that are as many in
+            all; of others there are at most 64 groups of equal size. `experiments.build` gives the
+            edges that leave a node. A set takes a step an item, and what is repeated besides single
+            choices takes its steps every time.
 
     Raises:
-        ValueError: if a number is below 1; when called, if the space has numbers from a range.
+        ValueError: if a number is below 1; when called, if no repeated choice of the space is as
+            many as the groups, or the space has numbers from a range.
     """
     units = _checks.integer("units", units, 1)
     sizes = tuple(_checks.integer("groups", size, 1) for size in groups or ())
@@ -70,6 +72,11 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
     cell = nn.OptimizedLSTMCell(units, recurrent_kernel_init=nn.initializers.lecun_normal())
 
     def distribution(space: Space) -> Distribution:
+        if sizes and sum(sizes) not in (times := sorted(_times(space))):
+            raise ValueError(
+                f"groups must have as many decisions as a repeated choice, {times}, got "
+                f"{sum(sizes)}."
+            )
         part = _part(space, units, sizes)
 
         def init(key: Key) -> PyTree:
@@ -99,6 +106,20 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
         )
 
     return distribution
+
+
+def _times(space: Space) -> set[int]:
+    """Return how often the choices of a space are repeated."""
+    match space:
+        case Repeat(space=OneOf(), times=times):
+            return {times}
+        case Repeat():
+            return _times(space.space)
+        case Product():
+            return set().union(*map(_times, space.leaves))
+        case Conditional():
+            return set().union(*(_times(option) for option in space.options if option is not None))
+    return set()
 
 
 def _drawn(key: Key | None, logits: Array, given: Array | None) -> Array:

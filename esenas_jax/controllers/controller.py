@@ -56,6 +56,7 @@ class Controller(NamedTuple):
     # an entry is one; A is the controller's own number.
     best: Callable[[PyTree], tuple[Genotype, Array]]
     num_objectives: int = 1  # M, the numbers that it maximises
+    num_incumbents: int = 0  # how many candidates of a generation run again what was found before
     # The candidates that propose -> the half on the host of a run, for a controller that has one:
     # `propose` looks up what it handed in, at most that many architectures a generation.
     host: Callable[[Sequence[int]], Host] | None = None

@@ -10,9 +10,11 @@ from esenas_jax.controllers.controller import Controller, Metrics
 from esenas_jax.controllers.distribution import as_genotype
 from esenas_jax.controllers.factorised import counted, factorised
 from esenas_jax.controllers.latest import Latest, after, latest, nothing_yet
-from esenas_jax.spaces import Space
+from esenas_jax.spaces import Conditional, Product, Repeat, Space, SubsetOf
 from esenas_jax.strategies.shaping import spread
 from esenas_jax.types import Array, Genotype, Key, PyTree
+
+ALMOST_SURE = 1.0 - 2.0**-20  # the largest probability of an item, whose weight would be infinite
 
 
 class Hyper(NamedTuple):
@@ -25,7 +27,8 @@ class Hyper(NamedTuple):
 class State(NamedTuple):
     """What the next generation needs."""
 
-    probabilities: PyTree  # of the options of every decision; each last axis sums to 1
+    # Of every decision's options, the last axis: how likely each is, or to be among the k chosen.
+    probabilities: PyTree
     latest: Latest
     hyper: Hyper
 
@@ -39,27 +42,31 @@ def cross_entropy(
 ) -> Controller:
     """Return the cross-entropy method for combinatorial spaces (Rubinstein, 1999).
 
-    The probabilities p of every decision's options move towards the frequencies f they have among
+    The probabilities p of every decision's n options move towards the frequencies f they have among
     the best candidates of a generation, `elite_share` of them, and keep a floor:
 
-        q <- (1 - smoothing) q + smoothing f,    p = (1 - floor) q + floor / options.
+        q <- (1 - smoothing) q + smoothing f,    p = (1 - floor) q + floor k / n.
 
-    Sets without repetition are drawn by Plackett-Luce with weights p, and f are their items'
-    shares. Decisions that no elite was asked stay as they are, and so does everything after a
-    generation of equal scores. Candidates tied at the border are elites all.
+    Of a choice k is 1. Of a set without repetition p and f are the shares of sets that have an
+    item; it is drawn item by item with weights -log(1 - p) (a race of exponential clocks that
+    would each have rung by now with probability p), which comes close to p. Decisions that no elite
+    was asked stay as they are, and so does everything after a generation of equal scores.
+    Candidates tied at the border are elites all.
 
     Args:
-        space: of the policy; of choices among options.
+        space: of the policy; of choices among options, without sets whose order matters: shares
+            of items say nothing of it.
         elite_share: of the candidates of a generation, in (0, 1]; there is one at least.
         smoothing: in (0, 1]; 1 forgets all earlier generations.
-        floor: in [0, 1], the share of a proposal's decisions that stays uniform.
+        floor: in [0, 1], the share of the probabilities that stays uniform.
         num_best: how many architectures `best` offers, at least 1: the likeliest, then the best of
             the latest generation.
 
     Raises:
-        ValueError: if a number is outside its range, or the space has numbers from a range.
+        ValueError: if a number is outside its range, or the space has numbers from a range or sets
+            in order.
     """
-    distribution = factorised(space)
+    distribution, chosen = factorised(space), _chosen(space)
     share = _checks.real("elite_share", _checks.positive("elite_share", elite_share), 0.0, 1.0)
     smoothing = _checks.real("smoothing", _checks.positive("smoothing", smoothing), 0.0, 1.0)
     floor = _checks.real("floor", floor, 0.0, 1.0)
@@ -69,7 +76,7 @@ def cross_entropy(
         k_params, k_latest = jax.random.split(key)
         return State(
             probabilities=jax.tree.map(
-                lambda x: jax.nn.softmax(x, axis=-1), distribution.init(k_params)
+                lambda x, k: k * jax.nn.softmax(x, axis=-1), distribution.init(k_params), chosen
             ),
             latest=nothing_yet(space, k_latest, num_best),
             hyper=Hyper(jnp.asarray(smoothing, jnp.float32), jnp.asarray(floor, jnp.float32)),
@@ -78,11 +85,12 @@ def cross_entropy(
     def prepare(key: Key, state: State) -> PyTree:
         del key
 
-        def logits(q: Array) -> Array:
+        def logits(q: Array, k: float) -> Array:
             floor = state.hyper.floor
-            return jnp.log((1.0 - floor) * q + floor / q.shape[-1])
+            p = (1.0 - floor) * q + floor * k / q.shape[-1]
+            return jnp.log(p if k == 1 else -jnp.log1p(-jnp.minimum(p, ALMOST_SURE)))
 
-        return jax.tree.map(logits, state.probabilities)
+        return jax.tree.map(logits, state.probabilities, chosen)
 
     def update(
         key: Key, state: State, genotypes: Genotype, info: PyTree, scores: Array, valid: Array
@@ -93,14 +101,14 @@ def cross_entropy(
         elite = valid & (scores >= border)
         told = spread(scores, valid) > 0
 
-        def fit(q: Array, counts: Array) -> Array:
+        def fit(q: Array, k: float, counts: Array) -> Array:
             total = jnp.tensordot(elite.astype(jnp.float32), counts, axes=1)
             asked = jnp.sum(total, axis=-1, keepdims=True)
-            frequency = total / jnp.maximum(asked, 1.0)
+            frequency = k * total / jnp.maximum(asked, 1.0)
             return jnp.where(told & (asked > 0), q + state.hyper.smoothing * (frequency - q), q)
 
         counts = jax.vmap(lambda one: counted(space, one))(genotypes)
-        fitted = jax.tree.map(fit, state.probabilities, counts)
+        fitted = jax.tree.map(fit, state.probabilities, chosen, counts)
         elite_mean = jnp.sum(jnp.where(elite, scores, 0.0)) / jnp.maximum(
             jnp.sum(elite, dtype=jnp.float32), 1.0
         )
@@ -118,3 +126,23 @@ def cross_entropy(
         update=update,
         best=best,
     )
+
+
+def _chosen(space: Space) -> PyTree:
+    """Return how many of every decision's options are chosen, in the tree of the parameters."""
+    match space:
+        case SubsetOf(distinct=True, ordered=True):
+            raise ValueError(
+                f"cross_entropy can handle no sets whose order matters, got {space}: random, "
+                "hill_climbing, regularized_evolution, nsga2, reinforce and ppo can."
+            )
+        case SubsetOf(distinct=True, num_chosen=k):
+            return float(k)
+        case Repeat():
+            return _chosen(space.space)
+        case Product():
+            return [_chosen(leaf) for leaf in space.leaves]
+        case Conditional():
+            own = [() if option is None else _chosen(option) for option in space.options]
+            return _chosen(space.choice), own
+    return 1.0

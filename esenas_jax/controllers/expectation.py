@@ -31,20 +31,21 @@ class Expectation(NamedTuple):
 class State(NamedTuple):
     """An additive model of the scores."""
 
-    mean: Array  # float32 [], of the generation before; NaN before the first
+    mean: Array  # float32 [], of the generation before; 0 before the first
     worth: Array  # float32 [options], of every option of every decision
 
 
 def additive_expectation(space: Space, rate: float) -> Expectation:
     """Return the expectation: the mean, and what each of an architecture's options adds to it.
 
-    The mean is that of the generation before. What an option adds moves, every generation, by
+    The mean is that of the generation before. What option j adds moves, every generation, by
 
-        rate * (mean residual of the candidates that have it) / (decisions of an architecture),
+        rate * sum_i x_ij residual_i / sum_i x_ij |x_i|,
 
-    a residual being by how much a score differed from the generation's mean and what its
-    architecture's options add: a damped Jacobi step of least squares, which forgets as fast as it
-    learns, since the weights move on.
+    x_ij being how often candidate i has option j, |x_i| the number of its options, and the residual
+    by how much its score differed from the generation's mean and what its options add: a damped
+    Jacobi step of least squares, which no rate makes unstable, and which forgets as fast as it
+    learns, since the weights move on. The order of sets is not seen.
 
     Args:
         space: of the policy; of choices among options.
@@ -54,7 +55,13 @@ def additive_expectation(space: Space, rate: float) -> Expectation:
         ValueError: if the rate is outside its range, or the space has numbers from a range.
     """
     rate = _checks.real("baseline_rate", _checks.positive("baseline_rate", rate), 0.0, 1.0)
-    options = jax.eval_shape(factorised(space).init, jax.random.key(0))
+    try:
+        distribution = factorised(space)
+    except ValueError:
+        raise ValueError(
+            f"baseline_rate must be None for a space with numbers from a range, got {space}."
+        ) from None
+    options = jax.eval_shape(distribution.init, jax.random.key(0))
 
     def features(genotypes: Genotype) -> Array:
         """Return how often each genotype has every option, float32 [N, options]."""
@@ -64,20 +71,18 @@ def additive_expectation(space: Space, rate: float) -> Expectation:
 
     def init() -> State:
         number = sum(x.size for x in jax.tree.leaves(options))
-        return State(jnp.full((), jnp.nan, jnp.float32), jnp.zeros(number, jnp.float32))
+        return State(jnp.zeros((), jnp.float32), jnp.zeros(number, jnp.float32))
 
     def foretell(state: State, genotypes: Genotype) -> Array:
-        mean = jnp.where(jnp.isnan(state.mean), 0.0, state.mean)
-        return mean + features(genotypes) @ state.worth
+        return state.mean + features(genotypes) @ state.worth
 
     def update(state: State, genotypes: Genotype, scores: Array, valid: Array) -> State:
         x, weight = features(genotypes), valid.astype(jnp.float32)
         number = jnp.maximum(jnp.sum(weight), 1.0)
         mean = jnp.sum(jnp.where(valid, scores, 0.0)) / number
         residual = jnp.where(valid, scores - mean - x @ state.worth, 0.0)
-        having = weight @ x
-        decisions = jnp.maximum(jnp.sum(having) / number, 1.0)
-        moved = rate * (residual @ x) / (jnp.maximum(having, 1.0) * decisions)
+        having = (weight * jnp.sum(x, axis=1)) @ x
+        moved = rate * (residual @ x) / jnp.maximum(having, 1.0)
         return State(jnp.where(valid.any(), mean, state.mean), state.worth + moved)
 
     return Expectation(init, foretell, update)

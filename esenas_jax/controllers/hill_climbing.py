@@ -98,4 +98,5 @@ def hill_climbing(space: Space, num_incumbents: int = 2, local: bool = False) ->
         propose=propose,
         update=update,
         best=best,
+        num_incumbents=num_incumbents,
     )

@@ -29,6 +29,13 @@ class Round(NamedTuple):
     valid: Array  # bool [N], whether there is a result that did not fail
 
 
+class Asked(NamedTuple):
+    """Which proposal a candidate runs, int32 [] each."""
+
+    proposer: Array
+    round: Array
+
+
 class State(NamedTuple):
     """The device's side of the exchange."""
 
@@ -58,7 +65,8 @@ def pyglove(
     The algorithm hears of every proposal that was evaluated, in the order of the candidates, as in
     the released code: its score, a float (a tuple of several objectives), and the mean of the two
     where a pair shares an architecture. Of a failed candidate it hears nothing, as of a worker that
-    PyGlove has lost. What it draws is decided by the run key, unless it has a seed of its own.
+    PyGlove has lost, and nothing of results that come after the next exchange. What it draws is
+    decided by the run key, unless it has a seed of its own.
 
     Args:
         space: of the policy.
@@ -110,21 +118,26 @@ def pyglove(
         )
 
     def update(
-        key: Key, state: State, genotypes: Genotype, info: Array, scores: Array, valid: Array
+        key: Key, state: State, genotypes: Genotype, info: Asked, scores: Array, valid: Array
     ) -> tuple[State, Metrics]:
-        if info.size > num_candidates:
+        if valid.size > num_candidates:
             raise ValueError(
-                f"num_candidates must be that of the search, {info.size}, got {num_candidates}."
+                f"num_candidates must be that of the search, {valid.size}, got {num_candidates}."
             )
+        # Late results are of architectures that another round has taken the places of.
+        now = info.round == state.told
+        valid = valid & now
 
         def padded(x: Array) -> Array:
             # Candidates that never came back have no results.
-            return jnp.zeros((num_candidates, *x.shape[1:]), x.dtype).at[: info.size].set(x)
+            return jnp.zeros((num_candidates, *x.shape[1:]), x.dtype).at[: valid.size].set(x)
 
-        results = Round(state.round.genotypes, padded(info), padded(scores), padded(valid))
+        proposer = padded(info.proposer)
+        results = Round(state.round.genotypes, proposer, padded(scores), padded(valid))
         first = scores[:, 0] if row else scores
         best, _ = latest.update(key, state.best, genotypes, info, first, valid)
-        return State(state.seed, state.told + 1, results, best), {}
+        told = State(state.seed, state.told + 1, results, best)
+        return jax.tree.map(lambda x, y: jnp.where(now.any(), x, y), told, state), {}
 
     def host(proposers: Sequence[int]) -> Host:
         from esenas_jax.controllers.pyglove_host import PyGloveHost
@@ -134,8 +147,11 @@ def pyglove(
     return Controller(
         space=space,
         init=init,
-        prepare=lambda key, state: state.round.genotypes,
-        propose=lambda key, plan, i: (jax.tree.map(lambda x: x[i], plan), i),
+        prepare=lambda key, state: state,
+        propose=lambda key, plan, i: (
+            jax.tree.map(lambda x: x[i], plan.round.genotypes),
+            Asked(i, plan.told),
+        ),
         update=update,
         best=lambda state: latest.best(state.best),
         num_objectives=num_objectives,

@@ -177,6 +177,7 @@ def nsga2(
         update=update,
         best=best,
         num_objectives=num_objectives,
+        num_incumbents=num_incumbents,
     )
 
 

@@ -77,14 +77,16 @@ def reinforce(
     r"""Return REINFORCE (Williams, 1992) with a moving average of the scores as its baseline.
 
     The parameters phi climb the estimate of the gradient of E[score] + beta H, the expected score
-    and the entropy of the proposals,
+    and the entropy of what is drawn (of sets, in the order in which their items are),
 
         1/N sum_i (A_i - beta (log p(m_i) - mean log p)) grad log p(m_i),  A_i = (r_i - b) / s.
 
     b and s are moving averages of the mean and the standard deviation of the scores of earlier
     generations (of this one, in the first), so b leaves the estimate unbiased and s only changes
-    its length. The mean of log p is over the generation: it makes the entropy's part, and that
-    alone, (N - 1)/N as long. A generation of equal scores changes nothing.
+    its length. The mean of log p is over the generation's N valid candidates: it makes the
+    entropy's part, and that alone, (N - 1)/N as long where each draws for itself. Results that come
+    late are taken as if they were drawn now; PPO weighs them. A generation of equal scores changes
+    nothing.
 
     Args:
         space: of the policy; of choices among options.
@@ -125,6 +127,8 @@ def reinforce(
             std=decay * scale + (1.0 - decay) * std,
             begun=jnp.ones((), bool),
         )
+        # Scores whose squares overflow would silence all later ones.
+        new = jax.tree.map(lambda x, y: jnp.where(jnp.isfinite(std), x, y), new, old)
         return new, (scores - baseline) / jnp.where(scale > 0, scale, 1.0)
 
     nothing = jnp.zeros((), jnp.float32)

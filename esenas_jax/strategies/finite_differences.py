@@ -45,7 +45,8 @@ class Unused(enum.Enum):
     - SHARED: as ZERO, and the sum of every parameter is divided by the share of the candidates
       that use it: the mean over users, where the release has that over all. It is another
       estimator: its expectation is 1/P(use) times as long, parameter by parameter, so a step size
-      of KEPT is too large for it by about as much.
+      of KEPT is too large for it by about as much. Devices then exchange the number of users of
+      every parameter too, a second vector of that size.
     """
 
     KEPT = "kept"
@@ -164,24 +165,25 @@ def finite_differences(
         assert used is not None
         counts = weighed(jnp.ones(num_directions, jnp.float32)) != 0
         number = jnp.sum(counts, dtype=jnp.float32) * halves
-        # What the halves have in common no longer cancels where only one of them uses a parameter.
-        common = jnp.sum(jnp.where(counts, values, 0.0)) / jnp.maximum(number, 1.0)
-        if not antithetic:
-            common = jnp.zeros_like(common)  # taken from the exact mean already
+        common = jnp.zeros(num_directions, jnp.float32)  # of one half: the exact mean, taken away
+        if antithetic:
+            # What the halves have in common no longer cancels where only one of them uses a
+            # parameter. The mean of all other directions does not depend on this one's noise.
+            own = jnp.sum(jnp.where(counts, values, 0.0), axis=0)
+            common = (jnp.sum(own) - own) / jnp.maximum(number - halves, 1.0)
         weights = [weighed(half - common) for half in values]
 
-        def one(d: Array) -> tuple[Array, Array]:
-            perturbation, moved, users = noise_of(d), 0.0, 0.0
-            for h, weight in enumerate(weights):
-                uses = used(halves * d + h).astype(jnp.float32)
-                moved = moved + (-1.0) ** h * weight[d] * uses * perturbation
-                users = users + jnp.where(counts[d], uses, 0.0)
-            return jnp.asarray(moved), jnp.asarray(users)
+        def uses(d: Array) -> list[Array]:
+            return [used(halves * d + h).astype(jnp.float32) for h in range(halves)]
 
-        ascent, users = total(one)
-        if unused is Unused.SHARED:
-            ascent = ascent * number / jnp.maximum(users, 1.0)
-        return ascent
+        def moved(d: Array) -> Array:
+            signed = [(-1.0) ** h * weight[d] * uses(d)[h] for h, weight in enumerate(weights)]
+            return sum(signed, jnp.float32(0)) * noise_of(d)
+
+        if unused is Unused.ZERO:
+            return total(moved)
+        ascent, users = total(lambda d: (moved(d), jnp.where(counts[d], sum(uses(d)), 0.0)))
+        return ascent * number / jnp.maximum(users, 1.0)
 
     def _outcome(state: State, fitness: Array, valid: Array) -> Outcome:
         halved = fitness[:num_perturbed].reshape(num_directions, halves)
