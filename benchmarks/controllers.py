@@ -3,11 +3,12 @@
     python -m benchmarks.controllers [--quick] [--json=PATH]
 
 Generations of 450 candidates of a 17-32-6 network, the released number, in two spaces: 64 of its
-736 edges, and 17 colours of them. PyGlove proposes a few at a time, in the same process. A policy
+736 edges, and 17 colours of them. PyGlove proposes four at a time, five times, in the same process. A policy
 gradient's generation is timed whole, proposals and the update by their scores; the autoregressive
 kind's in two parts. PPO takes 4 epochs of minibatches of 64.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ SPACES: dict[str, Callable[[], Policy]] = {
 }
 RANDOM, EVOLUTION, TIMES_PYGLOVE = 30_000, 100_000, 1000  # targets, proposals a second
 FACTORISED, AUTOREGRESSIVE = 20, 1000  # targets, milliseconds
-SMALL = 8  # of PyGlove's proposals, of which each takes a second of a space of 17 colours
+SMALL, ROUNDS = 4, 5  # of PyGlove's proposals: one of 17 colours takes it a second
 
 
 def trained(controller: Controller) -> tuple[Any, Callable, Callable]:
@@ -94,25 +95,25 @@ def generation(
     return row
 
 
-def pyglove_rates(policy: Policy, number: int) -> dict[str, float]:
-    """Return PyGlove's proposals a second, random and evolved."""
+def pyglove_rates(policy: Policy) -> dict[str, np.ndarray]:
+    """Return PyGlove's proposals a second, random and evolved, in each of `ROUNDS`."""
     spec = to_pyglove(policy.space)
-    found = {}
-    started = time.perf_counter()
-    dnas = [pg.random_dna(spec) for _ in range(number)]
-    found["random"] = number / (time.perf_counter() - started)
     evolution = pg.evolution.regularized_evolution(
-        population_size=number, tournament_size=max(2, int(number**0.5))
+        population_size=SMALL, tournament_size=max(2, math.isqrt(SMALL))
     )
     evolution.setup(spec)
     rng = np.random.default_rng(0)
-    for _ in dnas:  # the random phase
+    for _ in range(SMALL):  # the random phase
         evolution.feedback(evolution.propose(), float(rng.normal()))
-    started = time.perf_counter()
-    for _ in range(number):
-        evolution.propose()
-    found["evolution"] = number / (time.perf_counter() - started)
-    return found
+    calls = {"random": lambda: pg.random_dna(spec), "evolution": evolution.propose}
+    found: dict[str, list[float]] = {kind: [] for kind in calls}
+    for _ in range(ROUNDS):
+        for kind, call in calls.items():
+            started = time.perf_counter()
+            for _ in range(SMALL):
+                call()
+            found[kind].append(SMALL / (time.perf_counter() - started))
+    return {kind: np.array(each) for kind, each in found.items()}
 
 
 def measured(quick: bool) -> list[Row]:
@@ -133,19 +134,14 @@ def measured(quick: bool) -> list[Row]:
         for kind, (controller, target) in ours.items():
             row, rates[kind] = rate(f"{called}, {kind}", controller, target, repeats)
             rows.append(row)
-        theirs = {} if quick else pyglove_rates(policy, SMALL)
+        theirs = {} if quick else pyglove_rates(policy)
         for kind in ("random", "evolution"):
-            times = rates[kind] / theirs[kind] if theirs else None
-            rows.append(
-                Row(
-                    f"{called}, {kind}: ours / PyGlove",
-                    times,
-                    None,
-                    "x proposals/s",
-                    TIMES_PYGLOVE,
-                    "at_least",
-                )
-            )
+            row = Row(f"{called}, {kind}: ours / PyGlove", None, None, "x proposals/s")
+            row.target, row.direction = TIMES_PYGLOVE, "at_least"
+            if theirs:
+                times = rates[kind] / theirs[kind]
+                row.value, row.interval = float(np.median(times)), bootstrap(times)
+            rows.append(row)
         for name, controller, target, part in (
             ("REINFORCE", controllers.reinforce(policy.space), FACTORISED, "proposes and learns"),
             ("PPO", controllers.ppo(policy.space), FACTORISED, "proposes and learns"),

@@ -544,6 +544,17 @@ def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
     np.testing.assert_allclose(std, before, rtol=1e-3)
 
 
+def whole_and_resumed(config, tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of a run, and of one that was stopped after generation 4 and resumed."""
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train.train(config, Workdir(whole))
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "6")
+    train.train(config, Workdir(folder), "must")
+    return whole, folder
+
+
 # --- every controller on the device ---------------------------------------------------------------
 
 
@@ -573,12 +584,7 @@ def test_a_run_of_every_controller_goes_on_with_the_bits_of_an_unbroken_one(
     config.controller = section("controller", name, **arguments)
     config.objective = section("objective", objective)
     config.search.baseline_rate = 0.3
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    train.train(config, Workdir(whole))
-    shutil.copytree(whole, folder)
-    (folder / "result.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "6")
-    train.train(config, Workdir(folder), "must")
+    whole, folder = whole_and_resumed(config, tmp_path)
     assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
     assert all_bits(folder) == all_bits(whole)
 
@@ -606,12 +612,7 @@ def test_a_run_of_pygloves_goes_on_with_the_architectures_of_an_unbroken_one(
     config = tiny()
     config.controller = section("controller", "pyglove", algorithm=algorithm)
     config.search.propose_every = propose_every
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    train.train(config, Workdir(whole))
-    shutil.copytree(whole, folder)
-    (folder / "result.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "6")
-    train.train(config, Workdir(folder), "must")
+    whole, folder = whole_and_resumed(config, tmp_path)
     assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
     expected, got = all_bits(whole), all_bits(folder)
     assert got == expected
