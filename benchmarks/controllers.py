@@ -3,9 +3,9 @@
     python -m benchmarks.controllers [--quick] [--json=PATH]
 
 Generations of 450 candidates of a 17-32-6 network, the released number, in two spaces: 64 of its
-736 edges, and 17 colours of them. PyGlove proposes four at a time, five times, in the same process. A policy
-gradient's generation is timed whole, proposals and the update by their scores; the autoregressive
-kind's in two parts. PPO takes 4 epochs of minibatches of 64.
+736 edges, and 17 colours of them. PyGlove proposes four at a time, five times, in the same process.
+A policy gradient's generation is timed whole, proposals and the update by their scores; the
+autoregressive kind's in two parts. PPO takes 4 epochs of minibatches of 64.
 """
 
 import math
