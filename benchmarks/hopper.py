@@ -14,10 +14,11 @@ Runs lie in runs/hopper and go on where they were; the table grows row by row. S
 cores. --quick has three generations of two policies, and decides nothing.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,10 @@ def results(name: str, folder: Path, quick: bool) -> Found:
     ]
 
 
-def rows_of(name: str, found: Found | None) -> Iterator[Row]:
+def rows_of(name: str, found: Found | None, seeds: int) -> Iterator[Row]:
     """Yield a row a seed and a cost; without values if it was not run."""
     shown = name.replace("_", " ")
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         for key, called in MEASURED.items():
             value = None if found is None else float(found[seed][key]["mean"])
             yield Row(f"{shown}, seed {seed}: {called}", value, unit="return")
@@ -92,13 +93,13 @@ def rows_of(name: str, found: Found | None) -> Iterator[Row]:
         yield Row(f"{shown}: {called}", value, unit=called)
 
 
-def draw(all_found: dict[str, Found], path: Path) -> None:
-    """Draw every seed's return over the policies, beside the bits of each."""
+def draw(all_found: dict[str, Found], path: Path, title: str) -> None:
+    """Draw every seed's return by name, beside the bits of each."""
     (returns, bits), finish = new_panels(
         2,
-        "Hopper with each policy, at equal evaluations",
+        title,
         f"Every seed's final policy on starts that selected nothing · {machine()}",
-        height=5.4,
+        height=1.0 + 0.34 * len(all_found),
     )
     names = list(all_found)
     for place, found in enumerate(all_found.values()):
@@ -118,20 +119,50 @@ def draw(all_found: dict[str, Found], path: Path) -> None:
     finish([], path)
 
 
+def study(
+    benchmark: str,
+    title: str,
+    names: Sequence[str],
+    results: Callable[[str], Found],
+    seeds: int,
+    path: Path | None,
+) -> None:
+    """Run what was not run yet, print, write after every name.
+
+    Args:
+        benchmark: what it is called.
+        title: of the figure, drawn when all are there.
+        names: of what is compared; those that `results` has nothing of are not measured.
+        results: name -> what its seeds come to, after however long it takes; [] for nothing.
+        seeds: of each.
+        path: the JSON to write.
+    """
+    all_found: dict[str, Found] = {}
+    rows: list[Row] = []
+    for name in names:
+        if not (found := results(name)):
+            continue
+        all_found[name] = found
+        rows = [row for other in names for row in rows_of(other, all_found.get(other), seeds)]
+        print(f"{name}: {[round(run['return']['mean']) for run in found]}", flush=True)
+        if path:
+            with contextlib.redirect_stdout(None):
+                report(benchmark, rows, path)
+    report(benchmark, rows, path, lambda png: draw(all_found, png, title))
+
+
 def main() -> None:
-    """Run what was not run yet, print, write after every policy."""
+    """Compare the policies."""
     arguments = command_line(__doc__)
     folder = Path("runs") / ("hopper_quick" if arguments.quick else "hopper")
-    all_found: dict[str, Found] = {}
-    for name in QUICK if arguments.quick else POLICIES:
-        all_found[name] = results(name, folder, arguments.quick)
-        rows = [row for other in POLICIES for row in rows_of(other, all_found.get(other))]
-        print(f"{name}: {[round(run['return']['mean']) for run in all_found[name]]}", flush=True)
-        if arguments.json:
-            last = len(all_found) == len(POLICIES) or arguments.quick
-            report("hopper", rows, arguments.json, (lambda p: draw(all_found, p)) if last else None)
-    if not arguments.json:
-        report("hopper", rows, None)
+
+    def measured(name: str) -> Found:
+        if arguments.quick and name not in QUICK:
+            return []
+        return results(name, folder, arguments.quick)
+
+    title = "Hopper with each policy, at equal evaluations"
+    study("hopper", title, list(POLICIES), measured, SEEDS, arguments.json)
 
 
 if __name__ == "__main__":

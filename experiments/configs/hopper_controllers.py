@@ -1,0 +1,39 @@
+"""The quickstart with several controllers, at equal evaluations: FILE:NAME, or FILE:NAME,smoke.
+
+python -m experiments.train --config=experiments/configs/hopper_controllers.py:ppo --workdir=DIR
+
+The names are those of `CONTROLLERS`, each with its defaults; without one it is the quickstart
+itself, "evolution". "constant" keeps one random architecture a seed.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.build import section
+from experiments.configs import quickstart
+from experiments.configs.base import variant
+
+CONTROLLERS = {
+    "constant": "constant",
+    "random": "random",
+    "evolution": "regularized_evolution",
+    "ppo": "ppo",
+    "cross_entropy": "cross_entropy",
+}
+
+
+def get_config(name: str | None = None) -> ConfigDict:
+    """Return the config of a controller; name "NAME,smoke" (or "smoke") is a short run.
+
+    Raises:
+        ValueError: if there is no such controller.
+    """
+    controller, _, short = (name or "evolution").partition(",")
+    if controller == "smoke" and not short:
+        controller, short = "evolution", "smoke"
+    if controller not in CONTROLLERS:
+        raise ValueError(
+            f"the controller must be one of {', '.join(CONTROLLERS)}, got {controller!r}."
+        )
+    config = quickstart.get_config()
+    config.controller = section("controller", CONTROLLERS[controller])
+    return variant(config, short or None)
