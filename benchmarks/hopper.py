@@ -99,7 +99,7 @@ def draw(all_found: dict[str, Found], path: Path, title: str) -> None:
         2,
         title,
         f"Every seed's final policy on starts that selected nothing · {machine()}",
-        height=1.0 + 0.34 * len(all_found),
+        height=1.8 + 0.3 * len(all_found),
     )
     names = list(all_found)
     for place, found in enumerate(all_found.values()):
@@ -112,7 +112,7 @@ def draw(all_found: dict[str, Found], path: Path, title: str) -> None:
         (bits, "thousand bits of weights and structure"),
     ):
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first on top
         axes.set_xlabel(label)
     bits.set_xlim(left=0)
     bits.set_yticklabels([])
