@@ -32,14 +32,22 @@ class Memory(NamedTuple):
 Pick = Callable[[Key | None, Array, Array | None], Array]
 
 
+class How(NamedTuple):
+    """How decisions are made."""
+
+    pick: Pick
+    step: Callable[[Memory, Array], tuple[Memory, Array]]  # memory, question -> memory, state
+
+
+Decided = tuple[Memory, Genotype, Array]  # the memory then, the draw, log-probabilities [T]
+
+
 class Part(NamedTuple):
     """The decisions of one space, one after the other."""
 
-    steps: int  # T
     init: Callable[[Key], PyTree]  # -> parameters
-    # pick, step of the LSTM, parameters, memory, key or None, draw or None
-    # -> memory, draw, log-probabilities [T]
-    run: Callable[..., tuple[Memory, Genotype, Array]]
+    # how, parameters, memory, key (None if nothing is drawn), draw (None if none is given)
+    run: Callable[[How, PyTree, Memory, Key | None, Genotype], Decided]
 
 
 def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Parameterisation:
@@ -85,7 +93,9 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
             carry = cell.initialize_carry(k_cell, (units,))
             return cell.init(k_cell, carry, empty), part.init(k_part)
 
-        def run(params: PyTree, pick: Pick, key: Key | None, draw: Genotype | None) -> tuple:
+        def run(
+            params: PyTree, pick: Pick, key: Key | None, draw: Genotype
+        ) -> tuple[Genotype, Array]:
             def step(memory: Memory, question: Array) -> tuple[Memory, Array]:
                 made: Any = cell.apply(params[0], memory.carry, memory.last + question)
                 carry, seen = made
@@ -93,13 +103,11 @@ def autoregressive(units: int = 64, groups: Sequence[int] | None = None) -> Para
 
             empty = jnp.zeros(units, jnp.float32)
             memory = Memory((empty, empty), empty)
-            return part.run(pick, step, params[1], memory, key, draw)[1:]
+            return part.run(How(pick, step), params[1], memory, key, draw)[1:]
 
         return Distribution(
-            space=space,
-            steps=part.steps,
             init=init,
-            sample=lambda key, params: run(params, _drawn, key, None)[0],
+            sample=lambda key, params: run(params, _drawn, key, None),
             log_probs=lambda params, draw: run(params, _given, None, draw)[1],
             mode=lambda params: run(params, _likeliest, None, None)[0],
             learning_rate=0.01,
@@ -187,19 +195,12 @@ def _choices(
             "embedding": _small(k_embedding, (widest, n, units)),
         }
 
-    def run(
-        pick: Pick,
-        step: Callable,
-        params: dict[str, Array],
-        memory: Memory,
-        key: Key | None,
-        draw: Array | None,
-    ) -> tuple[Memory, Array, Array]:
+    def run(how: How, params: PyTree, memory: Memory, key: Key | None, draw: Genotype) -> Decided:
         def group(memory: Memory, asked: tuple) -> tuple[Memory, tuple[Array, Array]]:
             question, bias, mine, key, given = asked
-            memory, seen = step(memory, question)
+            memory, seen = how.step(memory, question)
             logits = jnp.einsum("u,ugn->gn", seen, params["head"]) + bias
-            option = pick(key, logits, given)
+            option = how.pick(key, logits, given)
             real = mine < total
             log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), option[:, None], 1)[:, 0]
             made = params["embedding"][jnp.arange(widest), option]
@@ -218,7 +219,7 @@ def _choices(
 
         return memory, as_draw(in_order(option)), in_order(log_prob)
 
-    return Part(total, init, run)
+    return Part(init, run)
 
 
 def _subset(space: SubsetOf, units: int) -> Part:
@@ -233,20 +234,13 @@ def _subset(space: SubsetOf, units: int) -> Part:
             "embedding": _small(k_embedding, (n, units)),
         }
 
-    def run(
-        pick: Pick,
-        step: Callable,
-        params: dict[str, Array],
-        memory: Memory,
-        key: Key | None,
-        draw: Array | None,
-    ) -> tuple[Memory, Array, Array]:
+    def run(how: How, params: PyTree, memory: Memory, key: Key | None, draw: Genotype) -> Decided:
         def one(carry: tuple[Memory, Array], asked: tuple) -> tuple:
             memory, left = carry
             question, key, given = asked
-            memory, seen = step(memory, question)
+            memory, seen = how.step(memory, question)
             logits = jnp.where(left, params["item"] @ seen + params["bias"], NEGLIGIBLE)
-            item = pick(key, logits, given)
+            item = how.pick(key, logits, given)
             if space.distinct:
                 left = left.at[item].set(False)
             memory = Memory(memory.carry, params["embedding"][item])
@@ -257,7 +251,7 @@ def _subset(space: SubsetOf, units: int) -> Part:
         (memory, _), made = jax.lax.scan(one, carry, (params["question"], keys, draw), length=k)
         return memory, *made
 
-    return Part(k, init, run)
+    return Part(init, run)
 
 
 def _repeat(space: Repeat, units: int, groups: tuple[int, ...]) -> Part:
@@ -267,18 +261,11 @@ def _repeat(space: Repeat, units: int, groups: tuple[int, ...]) -> Part:
         k_question, k_one = jax.random.split(key)
         return {"question": _small(k_question, (space.times, units)), "each": one.init(k_one)}
 
-    def run(
-        pick: Pick,
-        step: Callable,
-        params: dict[str, PyTree],
-        memory: Memory,
-        key: Key | None,
-        draw: Genotype | None,
-    ) -> tuple[Memory, Genotype, Array]:
+    def run(how: How, params: PyTree, memory: Memory, key: Key | None, draw: Genotype) -> Decided:
         def copy(memory: Memory, asked: tuple) -> tuple[Memory, tuple[Genotype, Array]]:
             question, key, given = asked
             memory = Memory(memory.carry, memory.last + question)
-            memory, draw, log_probs = one.run(pick, step, params["each"], memory, key, given)
+            memory, draw, log_probs = one.run(how, params["each"], memory, key, given)
             return memory, (draw, log_probs)
 
         keys = None if key is None else jax.random.split(key, space.times)
@@ -286,7 +273,7 @@ def _repeat(space: Repeat, units: int, groups: tuple[int, ...]) -> Part:
         memory, (drawn, log_probs) = jax.lax.scan(copy, memory, asked, length=space.times)
         return memory, drawn, log_probs.reshape(-1)
 
-    return Part(space.times * one.steps, init, run)
+    return Part(init, run)
 
 
 def _product(space: Product, units: int, groups: tuple[int, ...]) -> Part:
@@ -296,24 +283,17 @@ def _product(space: Product, units: int, groups: tuple[int, ...]) -> Part:
         keys = jax.random.split(key, len(parts))
         return [part.init(k) for part, k in zip(parts, keys, strict=True)]
 
-    def run(
-        pick: Pick,
-        step: Callable,
-        params: list[PyTree],
-        memory: Memory,
-        key: Key | None,
-        draw: Genotype | None,
-    ) -> tuple[Memory, Genotype, Array]:
+    def run(how: How, params: PyTree, memory: Memory, key: Key | None, draw: Genotype) -> Decided:
         drawn, found = [], []
         given = [None] * len(parts) if draw is None else space.structure.flatten_up_to(draw)
         for j, (part, mine, x) in enumerate(zip(parts, params, given, strict=True)):
             own = None if key is None else jax.random.fold_in(key, j)
-            memory, made, log_probs = part.run(pick, step, mine, memory, own, x)
+            memory, made, log_probs = part.run(how, mine, memory, own, x)
             drawn.append(made)
             found.append(log_probs)
         return memory, space.structure.unflatten(drawn), jnp.concatenate(found)
 
-    return Part(sum(part.steps for part in parts), init, run)
+    return Part(init, run)
 
 
 def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Part:
@@ -336,17 +316,10 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
             },
         }
 
-    def run(
-        pick: Pick,
-        step: Callable,
-        params: dict[str, PyTree],
-        memory: Memory,
-        key: Key | None,
-        draw: Chosen | None,
-    ) -> tuple[Memory, Chosen, Array]:
+    def run(how: How, params: PyTree, memory: Memory, key: Key | None, draw: Genotype) -> Decided:
         k_choice, k_inner = (None, None) if key is None else jax.random.split(key)
         index = None if draw is None else draw.index
-        memory, index, found = choice.run(pick, step, params["choice"], memory, k_choice, index)
+        memory, index, found = choice.run(how, params["choice"], memory, k_choice, index)
 
         def place(memory: Memory, asked: tuple) -> tuple[Memory, tuple]:
             chosen, key, given = asked
@@ -356,8 +329,7 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
                 question = params["question"][j]
                 before = Memory(memory.carry, memory.last + question)
                 after, made, mine = part.run(
-                    pick,
-                    step,
+                    how,
                     params["options"][j],
                     before,
                     None if key is None else jax.random.fold_in(key, j),
@@ -379,10 +351,9 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
             memory, (inner, each) = place(memory, (index, k_inner, inner))
         return memory, Chosen(index, inner), jnp.concatenate([found, each.reshape(-1)])
 
-    steps = choice.steps + places * sum(part.steps for part in options.values())
-    return Part(steps, init, run)
+    return Part(init, run)
 
 
 def _small(key: Key, shape: tuple[int, ...], scale: float = 1.0) -> Array:
-    """Draw entries whose vectors of `units` have a length of about `scale`."""
+    """Draw vectors on the last axis whose length is about `scale`."""
     return scale * jax.random.normal(key, shape, jnp.float32) / jnp.sqrt(jnp.float32(shape[-1]))

@@ -122,7 +122,7 @@ def cross_entropy(
         space=space,
         init=init,
         prepare=prepare,
-        propose=lambda key, plan, i: (as_genotype(space, distribution.sample(key, plan)), ()),
+        propose=lambda key, plan, i: (as_genotype(space, distribution.sample(key, plan)[0]), ()),
         update=update,
         best=best,
     )

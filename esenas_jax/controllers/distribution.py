@@ -18,10 +18,9 @@ class Distribution(NamedTuple):
     the probability known without a sum over orders; `as_genotype` forgets the order.
     """
 
-    space: Space
-    steps: int  # T, decisions of a draw, those that are not asked included
     init: Callable[[Key], PyTree]  # -> parameters
-    sample: Callable[[Key, PyTree], Genotype]  # key, parameters -> draw
+    # key, parameters -> draw, and its `log_probs`
+    sample: Callable[[Key, PyTree], tuple[Genotype, Array]]
     # parameters, draw -> float32 [T], the logarithm of the probability of every decision given
     # those before it, 0 for one that was not asked: their sum is that of the draw
     log_probs: Callable[[PyTree, Genotype], Array]

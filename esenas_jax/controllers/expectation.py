@@ -35,12 +35,12 @@ class State(NamedTuple):
     worth: Array  # float32 [options], of every option of every decision
 
 
-def additive_expectation(space: Space, rate: float) -> Expectation:
+def additive_expectation(space: Space, baseline_rate: float) -> Expectation:
     """Return the expectation: the mean, and what each of an architecture's options adds to it.
 
     The mean is that of the generation before. What option j adds moves, every generation, by
 
-        rate * sum_i x_ij residual_i / sum_i x_ij |x_i|,
+        baseline_rate * sum_i x_ij residual_i / sum_i x_ij |x_i|,
 
     x_ij being how often candidate i has option j, |x_i| the number of its options, and the residual
     by how much its score differed from the generation's mean and what its options add: a damped
@@ -49,12 +49,12 @@ def additive_expectation(space: Space, rate: float) -> Expectation:
 
     Args:
         space: of the policy; of choices among options.
-        rate: in (0, 1].
+        baseline_rate: in (0, 1].
 
     Raises:
         ValueError: if the rate is outside its range, or the space has numbers from a range.
     """
-    rate = _checks.real("baseline_rate", _checks.positive("baseline_rate", rate), 0.0, 1.0)
+    rate = _checks.real("baseline_rate", _checks.positive("baseline_rate", baseline_rate), 0.0, 1.0)
     try:
         distribution = factorised(space)
     except ValueError:

@@ -1,5 +1,8 @@
 """A distribution whose decisions do not depend on each other: logits for each of them."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +12,15 @@ from esenas_jax.types import Array, Genotype, Key, PyTree
 
 LEARNING_RATE = 0.2
 NEGLIGIBLE = -1e30  # a logit of what cannot be; -inf has no gradient
+
+
+class Part(NamedTuple):
+    """The decisions of one space, as `Distribution` has them."""
+
+    init: Callable[[Key], PyTree]
+    sample: Callable[[Key, PyTree], Genotype]
+    log_probs: Callable[[PyTree, Genotype], Array]
+    mode: Callable[[PyTree], Genotype]
 
 
 def factorised(space: Space) -> Distribution:
@@ -25,18 +37,27 @@ def factorised(space: Space) -> Distribution:
     Raises:
         ValueError: if the space has numbers from a range.
     """
+    part = _part(space)
+
+    def sample(key: Key, params: PyTree) -> tuple[Genotype, Array]:
+        draw = part.sample(key, params)
+        return draw, part.log_probs(params, draw)
+
+    return Distribution(part.init, sample, part.log_probs, part.mode, LEARNING_RATE)
+
+
+def _part(space: Space) -> Part:
     match space:
         case OneOf():
             return _categorical(space)
         case SubsetOf(distinct=True):
             return _plackett_luce(space)
         case SubsetOf(ordered=True):
-            places = repeated(_categorical(OneOf(space.num_items)), space.num_chosen)
-            return places._replace(space=space)
+            return _repeated(_categorical(OneOf(space.num_items)), space.num_chosen)
         case SubsetOf():
-            return _same_for_all(_categorical(OneOf(space.num_items)), space)
+            return _same_for_all(_categorical(OneOf(space.num_items)), space.num_chosen)
         case Repeat():
-            return repeated(factorised(space.space), space.times)
+            return _repeated(_part(space.space), space.times)
         case Product():
             return _product(space)
         case Conditional():
@@ -44,24 +65,21 @@ def factorised(space: Space) -> Distribution:
     raise refusal(space, "A factorised distribution")
 
 
-def _categorical(space: OneOf) -> Distribution:
+def _categorical(space: OneOf) -> Part:
     n = space.num_categories
 
     def log_probs(logits: Array, draw: Array) -> Array:
         return jax.nn.log_softmax(logits)[draw][None]
 
-    return Distribution(
-        space=space,
-        steps=1,
+    return Part(
         init=lambda key: jnp.zeros(n, jnp.float32),
         sample=lambda key, logits: jax.random.categorical(key, logits).astype(jnp.int32),
         log_probs=log_probs,
         mode=lambda logits: jnp.argmax(logits).astype(jnp.int32),
-        learning_rate=LEARNING_RATE,
     )
 
 
-def _plackett_luce(space: SubsetOf) -> Distribution:
+def _plackett_luce(space: SubsetOf) -> Part:
     n, k = space.num_items, space.num_chosen
 
     def largest(scores: Array) -> Array:
@@ -75,56 +93,43 @@ def _plackett_luce(space: SubsetOf) -> Distribution:
         left = jax.lax.cumlogsumexp(drawn, reverse=True)
         return drawn - jnp.logaddexp(left, rest)
 
-    return Distribution(
-        space=space,
-        steps=k,
+    return Part(
         init=lambda key: jnp.zeros(n, jnp.float32),
         sample=lambda key, logits: largest(logits + jax.random.gumbel(key, (n,))),
         log_probs=log_probs,
         mode=largest,
-        learning_rate=LEARNING_RATE,
     )
 
 
-def repeated(one: Distribution, times: int) -> Distribution:
-    """Return independent copies of a distribution, each with parameters of its own."""
-
+def _repeated(one: Part, times: int) -> Part:
     def log_probs(params: PyTree, draw: Genotype) -> Array:
         return jax.vmap(one.log_probs)(params, draw).reshape(-1)
 
-    return Distribution(
-        space=Repeat(one.space, times),
-        steps=times * one.steps,
+    return Part(
         init=lambda key: jax.vmap(one.init)(jax.random.split(key, times)),
         sample=lambda key, params: jax.vmap(one.sample)(jax.random.split(key, times), params),
         log_probs=log_probs,
         mode=jax.vmap(one.mode),
-        learning_rate=LEARNING_RATE,
     )
 
 
-def _same_for_all(one: Distribution, space: SubsetOf) -> Distribution:
-    k = space.num_chosen
-
+def _same_for_all(one: Part, k: int) -> Part:
     def sample(key: Key, params: PyTree) -> Array:
         return jax.vmap(one.sample, (0, None))(jax.random.split(key, k), params)
 
     def log_probs(params: PyTree, draw: Array) -> Array:
         return jax.vmap(one.log_probs, (None, 0))(params, draw).reshape(-1)
 
-    return Distribution(
-        space=space,
-        steps=k,
+    return Part(
         init=one.init,
         sample=sample,
         log_probs=log_probs,
         mode=lambda params: jnp.broadcast_to(one.mode(params), (k,)),
-        learning_rate=LEARNING_RATE,
     )
 
 
-def _product(space: Product) -> Distribution:
-    parts, structure = [factorised(leaf) for leaf in space.leaves], space.structure
+def _product(space: Product) -> Part:
+    parts, structure = [_part(leaf) for leaf in space.leaves], space.structure
 
     def init(key: Key) -> list[PyTree]:
         keys = jax.random.split(key, len(parts))
@@ -144,13 +149,12 @@ def _product(space: Product) -> Distribution:
     def mode(params: list[PyTree]) -> Genotype:
         return structure.unflatten([part.mode(p) for part, p in zip(parts, params, strict=True)])
 
-    steps = sum(part.steps for part in parts)
-    return Distribution(space, steps, init, sample, log_probs, mode, LEARNING_RATE)
+    return Part(init, sample, log_probs, mode)
 
 
-def _conditional(space: Conditional) -> Distribution:
-    choice = factorised(space.choice)
-    options = [None if option is None else factorised(option) for option in space.options]
+def _conditional(space: Conditional) -> Part:
+    choice = _part(space.choice)
+    options = [None if option is None else _part(option) for option in space.options]
     several = isinstance(space.choice, SubsetOf)
     places = space.choice.num_chosen if isinstance(space.choice, SubsetOf) else 1
 
@@ -205,8 +209,7 @@ def _conditional(space: Conditional) -> Distribution:
         ]
         return carried(index, made)
 
-    steps = choice.steps + places * sum(option.steps for option in options if option is not None)
-    return Distribution(space, steps, init, sample, log_probs, mode, LEARNING_RATE)
+    return Part(init, sample, log_probs, mode)
 
 
 def counted(space: Space, genotype: Genotype) -> PyTree:

@@ -86,7 +86,7 @@ def reinforce(
     its length. The mean of log p is over the generation's N valid candidates: it makes the
     entropy's part, and that alone, (N - 1)/N as long where each draws for itself. Results that come
     late are taken as if they were drawn now; PPO weighs them. A generation of equal scores changes
-    nothing.
+    nothing, and neither does one whose update overflows.
 
     Args:
         space: of the policy; of choices among options.
@@ -105,8 +105,11 @@ def reinforce(
     decay = _checks.real("baseline_decay", baseline_decay, 0.0)
     if decay >= 1.0:
         raise ValueError(f"baseline_decay must be below 1, got {baseline_decay!r}.")
+    distribution = parameterisation(space)
+    if learning_rate is None:
+        learning_rate = distribution.learning_rate
 
-    def learn(key: Key, distribution: Distribution, state: State, batch: Batch) -> State:
+    def learn(key: Key, state: State, batch: Batch) -> State:
         del key
 
         def loss(params: PyTree) -> Array:
@@ -127,14 +130,12 @@ def reinforce(
             std=decay * scale + (1.0 - decay) * std,
             begun=jnp.ones((), bool),
         )
-        # Scores whose squares overflow would silence all later ones.
-        new = jax.tree.map(lambda x, y: jnp.where(jnp.isfinite(std), x, y), new, old)
         return new, (scores - baseline) / jnp.where(scale > 0, scale, 1.0)
 
     nothing = jnp.zeros((), jnp.float32)
     averages = Averages(nothing, nothing, jnp.zeros((), bool))
     return _policy_gradient(
-        space, parameterisation, learning_rate, entropy_weight, optimizer, num_best,
+        space, distribution, learning_rate, entropy_weight, optimizer, num_best,
         averages, advantages, learn,
     )  # fmt: skip
 
@@ -159,7 +160,8 @@ def ppo(
 
     with rho_it the ratio of the probabilities of decision t of proposal i, given those before it,
     now and when it was made. A are the scores less their mean, over their standard deviation, less
-    the part of the entropy that `reinforce` has too. A generation of equal scores changes nothing.
+    the part of the entropy that `reinforce` has too. A generation of equal scores changes nothing,
+    and neither does one whose update overflows.
 
     Args:
         space: of the policy; of choices among options.
@@ -180,10 +182,11 @@ def ppo(
     epochs = _checks.integer("epochs", epochs, 1)
     minibatch_size = _checks.integer("minibatch_size", minibatch_size, 1)
     clip = _checks.positive("clip", clip)
+    distribution = parameterisation(space)
     if learning_rate is None:
-        learning_rate = parameterisation(space).learning_rate / 2.0
+        learning_rate = distribution.learning_rate / 2.0
 
-    def learn(key: Key, distribution: Distribution, state: State, batch: Batch) -> State:
+    def learn(key: Key, state: State, batch: Batch) -> State:
         number = batch.advantage.size
         size = min(minibatch_size, number)
 
@@ -206,7 +209,7 @@ def ppo(
         return jax.lax.scan(minibatch, state, places)[0]
 
     return _policy_gradient(
-        space, parameterisation, learning_rate, entropy_weight, optimizer, num_best,
+        space, distribution, learning_rate, entropy_weight, optimizer, num_best,
         (), lambda nothing, scores, valid: (nothing, z_score(scores, valid)), learn,
     )  # fmt: skip
 
@@ -222,22 +225,19 @@ def descend(state: State, optimizer: Optimizer, gradient: PyTree) -> State:
 
 def _policy_gradient(
     space: Space,
-    parameterisation: Parameterisation,
-    learning_rate: float | None,
+    distribution: Distribution,
+    learning_rate: float,
     entropy_weight: float,
     optimizer: Optimizer,
     num_best: int,
     averages: PyTree,
     advantages: Callable[[PyTree, Array, Array], tuple[PyTree, Array]],
-    learn: Callable[[Key, Distribution, State, Batch], State],
+    learn: Callable[[Key, State, Batch], State],
 ) -> Controller:
     """Return the controller: `advantages` rates scores [N], `learn` moves the parameters.
 
     `averages` is what `advantages` starts from, of which it returns the new one too.
     """
-    distribution = parameterisation(space)
-    if learning_rate is None:
-        learning_rate = distribution.learning_rate
     hyper = (
         _checks.positive("learning_rate", learning_rate),
         _checks.real("entropy_weight", entropy_weight, 0.0),
@@ -258,8 +258,8 @@ def _policy_gradient(
 
     def propose(key: Key, plan: PyTree, i: Array) -> tuple[Genotype, Info]:
         del i
-        draw = distribution.sample(key, plan)
-        return as_genotype(space, draw), Info(draw, distribution.log_probs(plan, draw))
+        info = Info(*distribution.sample(key, plan))
+        return as_genotype(space, info.draw), info
 
     def update(
         key: Key, state: State, genotypes: Genotype, info: Info, scores: Array, valid: Array
@@ -272,8 +272,11 @@ def _policy_gradient(
         entropy = -jnp.sum(weight * log_prob) / jnp.maximum(jnp.sum(weight), 1.0)
         advantage = advantage - state.hyper.entropy_weight * (log_prob + entropy)
         batch = Batch(info, advantage, weight)
-        moved = learn(key, distribution, state._replace(averages=seen), batch)
-        told = spread(scores, valid) > 0
+        moved = learn(key, state._replace(averages=seen), batch)
+        # What overflows, in the squares that Adam keeps say, would silence all later scores.
+        learnt = jax.tree.leaves((moved.params, moved.optimizer, moved.averages))
+        sound = jnp.stack([jnp.isfinite(x).all() for x in learnt]).all()
+        told = (spread(scores, valid) > 0) & sound
         new = jax.tree.map(lambda x, y: jnp.where(told, x, y), moved, state)
         return new._replace(latest=found), {"entropy": entropy}
 

@@ -177,7 +177,8 @@ def finite_differences(
             return [used(halves * d + h).astype(jnp.float32) for h in range(halves)]
 
         def moved(d: Array) -> Array:
-            signed = [(-1.0) ** h * weight[d] * uses(d)[h] for h, weight in enumerate(weights)]
+            halved = zip(weights, uses(d), strict=True)
+            signed = [(-1.0) ** h * weight[d] * mine for h, (weight, mine) in enumerate(halved)]
             return sum(signed, jnp.float32(0)) * noise_of(d)
 
         if unused is Unused.ZERO:

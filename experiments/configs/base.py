@@ -1,5 +1,7 @@
 """What every config has; the others add a task, a policy, a strategy and a controller."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict, config_dict
 
 from experiments.build import section
@@ -25,6 +27,26 @@ def base() -> ConfigDict:
     config.population = section("population")
     config.search = section("search")
     return config
+
+
+def twin(what: str, name: str | None, known: Iterable[str], default: str) -> tuple[str, str | None]:
+    """Return which of a file's twins stands behind a colon, and the variant of it.
+
+    Args:
+        what: they differ in, for the error.
+        name: "NAME", "NAME,smoke", "smoke" (of the default), or None.
+        known: the names.
+        default: one of them.
+
+    Raises:
+        ValueError: if there is no such twin.
+    """
+    twin, _, short = (name or default).partition(",")
+    if twin == "smoke" and not short:
+        twin, short = default, "smoke"
+    if twin not in known:
+        raise ValueError(f"the {what} must be one of {', '.join(known)}, got {twin!r}.")
+    return twin, short or None
 
 
 def variant(config: ConfigDict, name: str | None) -> ConfigDict:

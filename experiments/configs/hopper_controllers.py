@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.build import section
 from experiments.configs import quickstart
-from experiments.configs.base import variant
+from experiments.configs.base import twin, variant
 
 CONTROLLERS = {
     "constant": "constant",
@@ -27,13 +27,7 @@ def get_config(name: str | None = None) -> ConfigDict:
     Raises:
         ValueError: if there is no such controller.
     """
-    controller, _, short = (name or "evolution").partition(",")
-    if controller == "smoke" and not short:
-        controller, short = "evolution", "smoke"
-    if controller not in CONTROLLERS:
-        raise ValueError(
-            f"the controller must be one of {', '.join(CONTROLLERS)}, got {controller!r}."
-        )
+    controller, short = twin("controller", name, CONTROLLERS, "evolution")
     config = quickstart.get_config()
     config.controller = section("controller", CONTROLLERS[controller])
-    return variant(config, short or None)
+    return variant(config, short)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.build import section
 from experiments.configs import quickstart
-from experiments.configs.base import variant
+from experiments.configs.base import twin, variant
 
 # Of each: the policy and its arguments, and whether there is an architecture to search.
 POLICIES: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -44,13 +44,9 @@ def get_config(name: str | None = None) -> ConfigDict:
     Raises:
         ValueError: if there is no such policy.
     """
-    policy, _, short = (name or "aggregate").partition(",")
-    if policy == "smoke" and not short:
-        policy, short = "aggregate", "smoke"
-    if policy not in POLICIES:
-        raise ValueError(f"the policy must be one of {', '.join(POLICIES)}, got {policy!r}.")
+    policy, short = twin("policy", name, POLICIES, "aggregate")
     kind, arguments, searched = POLICIES[policy]
     config = quickstart.get_config()
     config.policy = section("policy", kind, **arguments)
     config.controller = section("controller", "regularized_evolution" if searched else "constant")
-    return variant(config, short or None)
+    return variant(config, short)
