@@ -1,11 +1,12 @@
 """ES-ENAS and augmented random search on accelerators.
 
 Reading order is dependency order: types, spaces, policies, tasks; strategies, controllers,
-objectives; rollout, population, search, answer, runs.
+objectives; rollout, population, search, answer, runs; rules, learners.
 """
 
-from esenas_jax import controllers, objectives, policies, spaces, strategies, tasks
+from esenas_jax import controllers, objectives, policies, rules, spaces, strategies, tasks
 from esenas_jax.answer import Answer, Front, act, choose_answer, pareto_front
+from esenas_jax.learners import Learners, LearnersState, learners
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
 from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
@@ -15,6 +16,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "Front",
+    "Learners",
+    "LearnersState",
     "Metrics",
     "Population",
     "Search",
@@ -24,9 +27,11 @@ __all__ = [
     "choose_answer",
     "controllers",
     "es_enas",
+    "learners",
     "objectives",
     "pareto_front",
     "policies",
+    "rules",
     "shifted_return",
     "spaces",
     "strategies",

@@ -55,11 +55,11 @@ def runs(
         number = _checks.integer("number", number, 1)
     if _checks.integer("devices", devices, 1) > 1:  # to ask for their number starts them
         _checks.integer("devices", devices, 1, jax.device_count())
-    if devices > 1 and (number is None or number % devices or search.population.shards > 1):
+    if devices > 1 and (number is None or number % devices or search.shards > 1):
         raise ValueError(
             f"devices can share out runs if their number is a multiple of the devices and no "
             f"generation is shared out itself, got {number or 1} runs, {devices} devices and "
-            f"{search.population.shards} shards."
+            f"{search.shards} shards."
         )
 
     def begin(run_key: Key, values: Mapping[str, Array]) -> SearchState:
@@ -122,7 +122,9 @@ def _vary(state: SearchState, values: Mapping[str, Array]) -> SearchState:
         known = ", ".join(name for name in names if name)
         raise ValueError(f"runs can differ in {known}, got {', '.join(sorted(unknown))}.")
     return structure.unflatten(
-        jnp.asarray(values[name], x.dtype) if name and name in values else x
+        jnp.broadcast_to(jnp.asarray(values[name], x.dtype), x.shape)
+        if name and name in values
+        else x
         for name, (_, x) in zip(names, paths, strict=True)
     )
 

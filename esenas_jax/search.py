@@ -87,6 +87,7 @@ class Metrics(NamedTuple):
     generation: Array
     exact_mean: Array  # mean return of the exact evaluations: the learning curve
     exact_std: Array
+    exact_score: Array  # their mean score, by which answers are chosen
     fitness_mean: Array  # over all candidates that did not fail, as the learners see it
     fitness_max: Array
     fitness_min: Array
@@ -127,6 +128,11 @@ class Search(NamedTuple):
     def num_candidates(self) -> int:
         """N."""
         return self.strategy.num_candidates
+
+    @property
+    def shards(self) -> int:
+        """S, the pieces that devices, real or virtual, share a generation out in."""
+        return self.population.shards
 
 
 def es_enas(
@@ -404,6 +410,7 @@ def es_enas(
         )
         return new_state, Metrics(
             generation=generation,
+            exact_score=exact_score,
             **_averages(scores, evaluations, costs, valid, exact),
             steps=jnp.sum(evaluations.steps, dtype=jnp.int32),
             episodes=jnp.int32(ids.size * task.episodes),

@@ -49,6 +49,7 @@ class Stream(enum.IntEnum):
     REPORT = 8
     EVALUATE = 9
     FRONT = 10
+    RULE = 11
 
 
 def stream(run_key: Key, generation: Array | int, name: Stream) -> Key:

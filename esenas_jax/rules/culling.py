@@ -1,0 +1,115 @@
+"""Culling: the worse half makes way for descendants of the better."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from esenas_jax import _checks
+from esenas_jax.rules.rule import Metrics, Moved, Rule, params_of, taken, with_params
+from esenas_jax.rules.rule import chosen as chosen_by_slot
+from esenas_jax.search import SearchState
+from esenas_jax.types import Array, Key
+
+# key, the learners, the slots of the survivors [S], best first -> a newcomer for every slot [M]
+Newcomers = Callable[[Key, Moved, Array], Moved]
+
+
+def culling(share: float = 0.5, newcomers: Newcomers | None = None) -> Rule:
+    """Return the rule that replaces the worst learners of the population.
+
+    Slots whose score is among the floor(share M) worst get newcomers. A newcomer is a whole
+    learner, its controller included, and goes its own way from there: its slot's key is its own.
+
+    Args:
+        share: of the learners that are replaced, in (0, 1).
+        newcomers: `clones_of_the_best` (the default), `clones_of_survivors`, `bred`, `crossed`.
+
+    Raises:
+        TypeError, ValueError: if `share` is outside its range.
+    """
+    share = _checks.positive("share", _checks.real("share", share, 0.0, 1.0))
+    if share == 1.0:
+        raise ValueError(f"share must be below 1, got {share}: someone must survive.")
+    newcomers = newcomers or clones_of_the_best
+
+    def init(learners: SearchState, number: int) -> tuple[()]:
+        del learners
+        if math.floor(share * number + 1e-9) < 1:
+            raise ValueError(
+                f"share must be at least 1/{number} of {number} learners, got {share:g}."
+            )
+        return ()
+
+    def apply(key: Key, memory: tuple[()], moved: Moved) -> tuple[tuple[()], Moved, Metrics]:
+        number = moved.scores.size
+        survive = number - math.floor(share * number + 1e-9)
+        order = jnp.argsort(-moved.scores).astype(jnp.int32)
+        culled = jnp.zeros(number, bool).at[order[survive:]].set(True)
+        new = newcomers(key, moved, order[:survive])
+        return memory, chosen_by_slot(culled, new, moved), {}
+
+    return Rule(init, apply, least=2)
+
+
+def clones_of_the_best(key: Key, moved: Moved, survivors: Array) -> Moved:
+    """Put the best learner in every slot."""
+    del key
+    return taken(moved, jnp.broadcast_to(survivors[0], moved.scores.shape))
+
+
+def clones_of_survivors(key: Key, moved: Moved, survivors: Array) -> Moved:
+    """Put a random survivor in every slot."""
+    place = jax.random.randint(key, moved.scores.shape, 0, survivors.size, jnp.int32)
+    return taken(moved, survivors[place])
+
+
+def bred(key: Key, moved: Moved, survivors: Array) -> Moved:
+    """Put a convex combination of two survivors in every slot, nearer to the better one.
+
+    The better parent's share is 1 / (1 + exp(-d)), d being by how much it scored better, in
+    standard deviations of the survivors' scores: a share that neither a shift nor a factor of the
+    loss changes. All but the weights is the better parent's: controller, moments, and its score,
+    until the newcomer has one.
+    """
+    better, worse = _parents(key, moved, survivors)
+    scores = moved.scores[survivors]
+    finite = jnp.isfinite(scores)
+    std = jnp.std(scores, where=finite)
+    difference = moved.scores[better] - moved.scores[worse]
+    # A parent without a score has no share.
+    difference = jnp.where(jnp.isnan(difference), 0.0, difference)
+    share = jax.nn.sigmoid(difference / jnp.where(std > 0, std, 1.0))[:, None]
+    params = params_of(moved.after)
+    return _child(moved, better, share * params[better] + (1.0 - share) * params[worse])
+
+
+def crossed(key: Key, moved: Moved, survivors: Array) -> Moved:
+    """Put a uniform crossover of two survivors in every slot.
+
+    Every weight is one of the parents', each with probability 1/2; all else is the better one's.
+    """
+    k_parents, k_weights = jax.random.split(key)
+    better, worse = _parents(k_parents, moved, survivors)
+    params = params_of(moved.after)
+    from_better = jax.random.bernoulli(k_weights, 0.5, params.shape)
+    return _child(moved, better, jnp.where(from_better, params[better], params[worse]))
+
+
+def _parents(key: Key, moved: Moved, survivors: Array) -> tuple[Array, Array]:
+    """Return the slots of two parents for every slot, [M] and [M], the better one first.
+
+    They are different survivors, where there are two.
+    """
+    number, size = moved.scores.size, survivors.size
+    k_first, k_other = jax.random.split(key)
+    first = jax.random.randint(k_first, (number,), 0, size, jnp.int32)
+    # Survivors stand in order of their scores.
+    other = (first + 1 + jax.random.randint(k_other, (number,), 0, max(size - 1, 1))) % size
+    return survivors[jnp.minimum(first, other)], survivors[jnp.maximum(first, other)]
+
+
+def _child(moved: Moved, better: Array, params: Array) -> Moved:
+    parent = taken(moved, better)
+    return parent._replace(after=with_params(parent.after, params))
