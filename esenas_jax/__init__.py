@@ -1,11 +1,12 @@
 """ES-ENAS and augmented random search on accelerators.
 
 Reading order is dependency order: types, spaces, policies, tasks; strategies, controllers,
-objectives; rollout, population, search, answer, runs; rules, learners.
+objectives; rollout, population, search, answer, runs; rules, learners, asynchronous.
 """
 
 from esenas_jax import controllers, objectives, policies, rules, spaces, strategies, tasks
 from esenas_jax.answer import Answer, Front, act, choose_answer, pareto_front
+from esenas_jax.asynchronous import Asynchronous, AsynchronousState, asynchronous
 from esenas_jax.learners import Learners, LearnersState, learners
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
@@ -15,6 +16,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "Asynchronous",
+    "AsynchronousState",
     "Front",
     "Learners",
     "LearnersState",
@@ -24,6 +27,7 @@ __all__ = [
     "SearchState",
     "Starts",
     "act",
+    "asynchronous",
     "choose_answer",
     "controllers",
     "es_enas",

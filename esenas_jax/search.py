@@ -68,6 +68,14 @@ class Incumbent(NamedTuple):
     moments: Moments
 
 
+class Source(NamedTuple):
+    """What of a state candidates are made from, and seen through."""
+
+    strategy: PyTree
+    controller: PyTree
+    moments: Moments
+
+
 class SearchState(NamedTuple):
     """Everything that the next generation needs. Its tree, shapes and dtypes never change."""
 
@@ -79,6 +87,11 @@ class SearchState(NamedTuple):
     incumbent: Incumbent
     discarded: Array  # int32 [], generations discarded in a row
     expectation: PyTree = ()  # of scores, by architecture; () without a baseline of that kind
+
+    @property
+    def source(self) -> Source:
+        """What the next candidates are made from."""
+        return Source(self.strategy, self.controller, self.moments)
 
 
 class Metrics(NamedTuple):
@@ -121,6 +134,8 @@ class Search(NamedTuple):
     evaluate: Callable[[SearchState, Candidate], Evaluation]
     tell: Callable[..., tuple[SearchState, Metrics]]
     step: Callable[[Key, SearchState], tuple[SearchState, Metrics]]
+    # The step with candidates made from an earlier state's source: what a slow worker brings.
+    step_from: Callable[[Key, Source, SearchState], tuple[SearchState, Metrics]]
     run: Callable[[Key, SearchState, int], tuple[SearchState, Metrics]]
     host: Callable[[], Host] | None  # of a run, where the controller has a half on the host
 
@@ -262,7 +277,7 @@ def es_enas(
     # --- candidates -------------------------------------------------------------------------------
 
     @jax.named_scope(Part.PROPOSING)
-    def prepare(run_key: Key, state: SearchState, generation: Array) -> PyTree:
+    def prepare(run_key: Key, state: SearchState | Source, generation: Array) -> PyTree:
         key = stream(run_key, _proposal_generation(generation), Stream.PLAN)
         return controller.prepare(key, state.controller)
 
@@ -278,7 +293,7 @@ def es_enas(
         return generation - generation % propose_every
 
     @jax.named_scope(Part.PERTURBING)
-    def perturb(run_key: Key, state: SearchState, generation: Array, i: Array) -> Array:
+    def perturb(run_key: Key, state: SearchState | Source, generation: Array, i: Array) -> Array:
         return strategy.candidate(stream(run_key, generation, Stream.NOISE), state.strategy, i)
 
     def episode_key(run_key: Key, generation: Array, i: Array) -> Key:
@@ -337,6 +352,27 @@ def es_enas(
             info: [n], as proposed.
             evaluations: [n], `statistics` summed over them.
         """
+        # Late evaluations are of parameters that are gone.
+        timely = generation == state.generation
+        return learn(
+            run_key, state.source, timely, state, generation, ids, genotypes, info, evaluations
+        )
+
+    def learn(
+        run_key: Key,
+        source: Source,
+        timely: Array | bool,
+        state: SearchState,
+        generation: Array,
+        ids: Array,
+        genotypes: Genotype,
+        info: PyTree,
+        evaluations: Evaluation,
+    ) -> tuple[SearchState, Metrics]:
+        """Learn from evaluations.
+
+        Unless `timely`, `source` is not what the candidates were made from.
+        """
         costs = jax.vmap(policy.cost)(genotypes)
         scores: Scores = jax.vmap(objective.apply, (None, 0, 0))(
             state.objective, evaluations._replace(statistics=()), costs
@@ -384,11 +420,10 @@ def es_enas(
         exact_score = _mean(scores.strategy if several else scores.controller, exact)
         genotypes_now, valid_now = controller.best(controller_state)
         incumbent = _where(
-            # Late evaluations are of parameters that are gone.
-            jnp.any(exact)
-            & (exact_score > state.incumbent.score)
-            & (generation == state.generation),
-            Incumbent(exact_score, state.strategy.params, genotypes_now, valid_now, state.moments),
+            jnp.any(exact) & (exact_score > state.incumbent.score) & timely,
+            Incumbent(
+                exact_score, source.strategy.params, genotypes_now, valid_now, source.moments
+            ),
             state.incumbent,
         )
 
@@ -422,25 +457,31 @@ def es_enas(
 
     def step(run_key: Key, state: SearchState) -> tuple[SearchState, Metrics]:
         """Carry out one generation."""
+        return step_from(run_key, state.source, state)
+
+    def step_from(run_key: Key, source: Source, state: SearchState) -> tuple[SearchState, Metrics]:
+        """Carry out one generation whose candidates are made from an earlier state's source."""
         generation = state.generation
-        plan = prepare(run_key, state, generation)
+        plan = prepare(run_key, source, generation)
 
         # Everyone makes all architectures: a few integers each, and the controller wants them back.
         genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)
 
-        given = (run_key, state, genotypes, task.lens(state.moments))
+        given = (run_key, source, generation, genotypes, task.lens(source.moments))
         evaluations = population.evaluate(task, given, bound, _seen_through, apply, all_ids)
-        return tell(run_key, state, generation, all_ids, genotypes, info, evaluations)
+        return learn(
+            run_key, source, True, state, generation, all_ids, genotypes, info, evaluations
+        )
 
-    def bound(given: tuple[Key, SearchState, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
-        run_key, state, genotypes, _ = given
+    def bound(given: tuple[Key, Source, Array, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
+        run_key, source, generation, genotypes, _ = given
         mine = jax.tree.map(lambda x: x[i], genotypes)
-        key = functools.partial(episode_key, run_key, state.generation)
+        key = functools.partial(episode_key, run_key, generation)
         if i.ndim == 0:
-            return bind(perturb(run_key, state, state.generation, i), mine), key(i)
+            return bind(perturb(run_key, source, generation, i), mine), key(i)
         with jax.named_scope(Part.PERTURBING):
-            noise_key = stream(run_key, state.generation, Stream.NOISE)
-            params = strategy.candidates(noise_key, state.strategy, i)
+            noise_key = stream(run_key, generation, Stream.NOISE)
+            params = strategy.candidates(noise_key, source.strategy, i)
         return jax.vmap(bind)(params, mine), jax.vmap(key)(i)
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
@@ -465,6 +506,7 @@ def es_enas(
         evaluate=population.spread(evaluate),
         tell=population.spread(tell),
         step=spread_step,
+        step_from=population.spread(step_from),
         run=run,
         host=host if controller.host else None,
     )
