@@ -1,13 +1,14 @@
 """ES-ENAS and augmented random search on accelerators.
 
 Reading order is dependency order: types, spaces, policies, tasks; strategies, controllers,
-objectives; rollout, population, search, answer, runs; rules, learners, asynchronous.
+objectives; rollout, population, search, answer, runs; rules, learners, asynchronous, low_memory.
 """
 
 from esenas_jax import controllers, objectives, policies, rules, spaces, strategies, tasks
 from esenas_jax.answer import Answer, Front, act, choose_answer, pareto_front
 from esenas_jax.asynchronous import Asynchronous, AsynchronousState, asynchronous
 from esenas_jax.learners import Learners, LearnersState, learners
+from esenas_jax.low_memory import LowMemory, LowMemoryMetrics, LowMemoryState, low_memory
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
 from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
@@ -21,6 +22,9 @@ __all__ = [
     "Front",
     "Learners",
     "LearnersState",
+    "LowMemory",
+    "LowMemoryMetrics",
+    "LowMemoryState",
     "Metrics",
     "Population",
     "Search",
@@ -32,6 +36,7 @@ __all__ = [
     "controllers",
     "es_enas",
     "learners",
+    "low_memory",
     "objectives",
     "pareto_front",
     "policies",
