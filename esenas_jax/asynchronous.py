@@ -33,6 +33,10 @@ class AsynchronousState(NamedTuple):
         """Updates discarded in a row, int32 []."""
         return self.now.discarded
 
+    def rewound(self, lost: Array) -> "AsynchronousState":
+        """Return the state before the last `lost` updates, if all of them were discarded."""
+        return self._replace(now=self.now.rewound(lost))
+
 
 class Asynchronous(NamedTuple):
     """A search whose updates come late: its functions, pure and made for jit."""
@@ -47,6 +51,10 @@ class Asynchronous(NamedTuple):
     def shards(self) -> int:
         """The pieces that devices share a generation out in."""
         return self.search.shards
+
+    def deployed(self, state: AsynchronousState) -> SearchState:
+        """Return the state that `choose_answer` takes."""
+        return state.now
 
 
 def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:

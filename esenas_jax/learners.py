@@ -30,6 +30,14 @@ class LearnersState(NamedTuple):
     memory: PyTree  # of the rule
     discarded: Array  # int32 [], generations in a row that every learner discarded
 
+    def rewound(self, lost: Array) -> "LearnersState":
+        """Return the state before the last `lost` generations, if all of them were discarded."""
+        return self._replace(
+            generation=self.generation - lost,
+            learners=self.learners.rewound(lost[..., None]),
+            discarded=self.discarded - lost,
+        )
+
 
 class Learners(NamedTuple):
     """A population of learners: what it is made of, and its functions, pure and made for jit."""
@@ -40,13 +48,15 @@ class Learners(NamedTuple):
     init: Callable[[Key], LearnersState]
     step: Callable[[Key, LearnersState], tuple[LearnersState, Metrics]]
     run: Callable[[Key, LearnersState, int], tuple[LearnersState, Metrics]]
-    # The learner whose incumbent scored highest: what `choose_answer` of `search` takes.
-    best: Callable[[LearnersState], SearchState]
 
     @property
     def shards(self) -> int:
         """The pieces that devices share a generation out in."""
-        return self.devices
+        return max(self.devices, self.search.shards)
+
+    def deployed(self, state: LearnersState) -> SearchState:
+        """Return the learner whose incumbent scored highest: what `choose_answer` takes."""
+        return taken(state.learners, jnp.argmax(state.learners.incumbent.score))
 
 
 def learners(
@@ -142,9 +152,11 @@ def learners(
             told = jax.eval_shape(together, memory)[2]
             return memory, after, {name: jnp.full((), jnp.nan, jnp.float32) for name in told}
 
-        due = (state.generation + 1) % every == 0
+        lost = jnp.all(metrics.discarded > 0)
+        # A generation that all discard changes nothing, and moved nobody.
+        due = ((state.generation + 1) % every == 0) & ~lost
         memory, after, told = jax.lax.cond(due, together, alone, state.memory)
-        discarded = jnp.where(jnp.all(metrics.discarded > 0), state.discarded + 1, 0)
+        discarded = jnp.where(lost, state.discarded + 1, 0)
         best = jax.tree.map(lambda x: x[jnp.argmax(scores)], metrics)
         finite = jnp.isfinite(scores)
         told |= {
@@ -167,10 +179,6 @@ def learners(
             return local
         return each(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), local)
 
-    def best(state: LearnersState) -> SearchState:
-        which = jnp.argmax(state.learners.incumbent.score)
-        return taken(state.learners, which)
-
     if devices > 1:
         mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
         by_device, everywhere = PartitionSpec(AXIS), PartitionSpec()
@@ -192,4 +200,4 @@ def learners(
         """Carry out several generations; metrics get a leading axis of that length."""
         return jax.lax.scan(lambda s, _: step(run_key, s), state, length=generations)
 
-    return Learners(search, number, devices, init, step, run, best)
+    return Learners(search, number, devices, init, step, run)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from esenas_jax import _checks
 from esenas_jax.policies import Policy
@@ -20,7 +21,7 @@ from esenas_jax.strategies import Noise, rademacher
 from esenas_jax.tasks.task import SingleShot
 from esenas_jax.types import Array, Genotype, Key, PyTree, Stream, stream
 
-Schedule = Callable[[Array], Array]  # step [] -> factor, as optax's schedules are
+Schedule = Callable[[Array], ArrayLike]  # step [] -> factor, as optax's schedules are
 
 
 class Hyper(NamedTuple):

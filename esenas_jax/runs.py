@@ -5,7 +5,7 @@ of the state. Whatever else they are made of is fixed when the program is compil
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,31 @@ from jax.sharding import Mesh, PartitionSpec
 
 from esenas_jax import _checks
 from esenas_jax.population import AXIS
-from esenas_jax.search import Metrics, Search, SearchState
+from esenas_jax.search import Metrics, Search
 from esenas_jax.types import Array, Key, PyTree, Shared
 
+if TYPE_CHECKING:  # they are made of runs
+    from esenas_jax.asynchronous import Asynchronous
+    from esenas_jax.learners import Learners
+
 MAX_DISCARDED = 3  # generations in a row, in every run; after that nothing will change
+
+
+# What can be run. The state of each has `generation`, `discarded` and `rewound`.
+Searcher: TypeAlias = "Search | Learners | Asynchronous"
 
 
 class Runs(NamedTuple):
     """The functions of one run, or of M: then everything has a leading [M] but `Shared` parts."""
 
     # keys, {name: float32 []} of `variable` numbers that differ from the search's -> state
-    init: Callable[[Key, Mapping[str, Array]], SearchState]
+    init: Callable[[Key, Mapping[str, Array]], Any]
     # keys, state, how many generations, at most `capacity` -> state, metrics [capacity]
-    advance: Callable[[Key, SearchState, Array], tuple[SearchState, Metrics]]
+    advance: Callable[[Key, Any, Array], tuple[Any, Metrics]]
 
 
 def runs(
-    search: Search, number: int | None = None, *, devices: int = 1, capacity: int = 64
+    search: Searcher, number: int | None = None, *, devices: int = 1, capacity: int = 64
 ) -> Runs:
     """Return the functions of runs of a search.
 
@@ -62,7 +70,7 @@ def runs(
             f"{search.shards} shards."
         )
 
-    def begin(run_key: Key, values: Mapping[str, Array]) -> SearchState:
+    def begin(run_key: Key, values: Mapping[str, Array]) -> Any:
         return _vary(init(run_key), values)
 
     if number is not None:
@@ -70,17 +78,17 @@ def runs(
         begin = jax.vmap(begin, out_axes=axes)
         step = jax.vmap(step, in_axes=(0, axes), out_axes=(axes, 0))
 
-    def advance(run_key: Key, state: SearchState, limit: Array) -> tuple[SearchState, Metrics]:
+    def advance(run_key: Key, state: Any, limit: Array) -> tuple[Any, Metrics]:
         metrics = jax.eval_shape(step, run_key, state)[1]
         rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
 
-        def goes_on(carry: tuple[Array, SearchState, Metrics]) -> Array:
+        def goes_on(carry: tuple[Array, Any, Metrics]) -> Array:
             done, state, _ = carry
             # What happens to the runs of other devices is not known here.
             hope = jnp.any(state.discarded < MAX_DISCARDED) if devices == 1 else True
             return (done < limit) & hope
 
-        def generation(carry: tuple[Array, SearchState, Metrics]) -> tuple:
+        def generation(carry: tuple[Array, Any, Metrics]) -> tuple:
             done, state, rows = carry
             state, row = step(run_key, state)
             return done + 1, state, jax.tree.map(lambda all_, x: all_.at[done].set(x), rows, row)
@@ -104,8 +112,11 @@ def runs(
     return Runs(begin, advance)
 
 
-def variable(search: Search) -> dict[str, Array]:
-    """Return the numbers that can differ between runs of one program, {name: float32 []}."""
+def variable(search: Searcher) -> dict[str, Array]:
+    """Return the numbers that can differ between runs of one program, {name: float32 []}.
+
+    Of learners, {name: float32 [M]}: one number is for all of them.
+    """
     state = jax.eval_shape(search.init, jax.random.key(0))
     return {
         name: leaf
@@ -114,7 +125,7 @@ def variable(search: Search) -> dict[str, Array]:
     }
 
 
-def _vary(state: SearchState, values: Mapping[str, Array]) -> SearchState:
+def _vary(state: PyTree, values: Mapping[str, Array]) -> PyTree:
     """Return the state with these numbers in place of its own."""
     paths, structure = jax.tree_util.tree_flatten_with_path(state)
     names = [_hyper_name(path) for path, _ in paths]
@@ -132,12 +143,13 @@ def _vary(state: SearchState, values: Mapping[str, Array]) -> SearchState:
 def _hyper_name(path: tuple) -> str | None:
     """Return "strategy.noise_std" for the leaf strategy.hyper.noise_std, None for what is none."""
     names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-    if "hyper" not in names:
+    # What was, and what rules remember, is made from what is.
+    if "hyper" not in names or names[0] in ("past", "memory"):
         return None
-    return ".".join(name for name in names if name != "hyper")
+    return ".".join(name for name in names if name not in ("hyper", "learners", "now"))
 
 
-def by_run(search: Search, each: PyTree, shared: PyTree = None) -> PyTree:
+def by_run(search: Searcher, each: PyTree, shared: PyTree = None) -> PyTree:
     """Return a state's tree with `each` for every leaf, and `shared` for what runs share."""
     state = jax.eval_shape(search.init, jax.random.key(0))
     return jax.tree.map(

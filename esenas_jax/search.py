@@ -93,6 +93,10 @@ class SearchState(NamedTuple):
         """What the next candidates are made from."""
         return Source(self.strategy, self.controller, self.moments)
 
+    def rewound(self, lost: Array) -> "SearchState":
+        """Return the state before the last `lost` generations, if all of them were discarded."""
+        return self._replace(generation=self.generation - lost, discarded=self.discarded - lost)
+
 
 class Metrics(NamedTuple):
     """What a person wants to know of a generation; scalars."""
@@ -148,6 +152,10 @@ class Search(NamedTuple):
     def shards(self) -> int:
         """S, the pieces that devices, real or virtual, share a generation out in."""
         return self.population.shards
+
+    def deployed(self, state: SearchState) -> SearchState:
+        """Return the state that `choose_answer` takes: of a search alone, all of it."""
+        return state
 
 
 def es_enas(

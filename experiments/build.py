@@ -24,11 +24,24 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from esenas_jax import Population, _checks, controllers, objectives, policies, strategies, tasks
+from esenas_jax import (
+    Population,
+    _checks,
+    controllers,
+    objectives,
+    policies,
+    rules,
+    strategies,
+    tasks,
+)
+from esenas_jax import asynchronous as make_asynchronous
+from esenas_jax import learners as make_learners
 from esenas_jax.controllers import Controller
+from esenas_jax.learners import Learners
 from esenas_jax.objectives import Objective
 from esenas_jax.policies import Policy
-from esenas_jax.runs import variable
+from esenas_jax.rules import Rule
+from esenas_jax.runs import Searcher, variable
 from esenas_jax.search import Search, Starts, es_enas
 from esenas_jax.spaces import Repeat, Space
 from esenas_jax.strategies import Strategy
@@ -190,6 +203,49 @@ def pyglove(
     )
 
 
+def alone(search: Search, rule: Rule, devices: int = 1) -> Search:
+    """One learner: the search by itself."""
+    del devices
+    if rule.least:
+        raise ValueError("rules are for a population of learners, got one alone.")
+    return search
+
+
+def population(
+    search: Search, rule: Rule, number: int = 8, every: int = 10, devices: int = 1
+) -> Searcher:
+    """A population of learners, and a rule that follows every so many generations."""
+    return make_learners(search, number, rule, every=every, devices=devices)
+
+
+def asynchronous(
+    search: Search, rule: Rule, lags: Sequence[int] = (0,), devices: int = 1
+) -> Searcher:
+    """Workers that take turns, whose updates are of states that many updates old."""
+    alone(search, rule, devices)
+    return make_asynchronous(search, lags)
+
+
+def none() -> Rule:
+    """No rule: learners ignore each other."""
+    return rules.compose()._replace(least=0)
+
+
+def annealing(temperature: float = 1.0, cooling_rate: float = 1.0) -> Rule:
+    """Moves that may be taken back; every time, the temperature is multiplied by the rate."""
+    rate = _checks.positive("cooling_rate", _checks.real("cooling_rate", cooling_rate, 0.0, 1.0))
+    return rules.annealing(temperature, optax.exponential_decay(1.0, 1, rate))
+
+
+def tabu(radius: float, ring_size: int = 16) -> Rule:
+    """Learners stay away from weights where they have been."""
+    return rules.tabu(radius, ring_size)
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    f.__name__: f for f in (none, rules.culling, annealing, tabu, rules.apart, rules.swarm)
+}
+
 # What each section may name. The first arguments of policies (sizes) and controllers (the space)
 # come from the task and the policy, not from the config.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -246,11 +302,14 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "population": {"Population": Population},
     "search": {"es_enas": es_enas},
+    "learners": {f.__name__: f for f in (alone, population, asynchronous)},
+    "rule": _RULES,
+    "second_rule": _RULES,
 }
 FROM_ELSEWHERE = {
     "obs_size", "action_size", "space", "genotype", "num_candidates", "num_objectives",
     "policy", "task", "strategy", "controller", "objective", "population",
-    "noise", "devices", "virtual_shards",
+    "noise", "devices", "virtual_shards", "search", "rule",
 }  # fmt: skip
 
 _ACTIVATIONS = {
@@ -280,7 +339,7 @@ _OPTAX = (
 
 
 _FOR_SEARCH = (*FUNCTIONS, "devices", "devices_share", "virtual_shards")
-SHARED_OUT = ("candidates", "runs")  # what several devices share out
+SHARED_OUT = ("candidates", "runs", "learners")  # what several devices share out
 
 # Arguments that follow from other sections unless they are set.
 DERIVED: dict[str, None] = {"population_size": None}  # the candidates of a generation
@@ -306,6 +365,10 @@ CHOICES: dict[str, dict[str, Any]] = {
     "weight_init": _INITIALIZERS,
     "bias_init": _INITIALIZERS,
     "starts": {start.value: start for start in Starts},
+    "newcomers": {
+        f.__name__: f
+        for f in (rules.clones_of_the_best, rules.clones_of_survivors, rules.bred, rules.crossed)
+    },
     "unused": {unused.value: unused for unused in strategies.Unused},
     # The second is made when the policy is known, whose nodes group its decisions.
     "parameterisation": {
@@ -360,9 +423,11 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
 class Plan:
     """What a config says, checked."""
 
-    search: Search
+    search: Search  # of one learner
+    searcher: Searcher  # it, or what is made of it
     runs: tuple[Mapping[str, float], ...]  # seed and swept numbers of every run, one at least
     number: int | None  # of runs in one program; None for one without a leading axis
+    devices: int  # that are used
     devices_for_runs: int  # that share out runs instead of generations
     generations: int
     checkpoint_every: int
@@ -380,11 +445,6 @@ class Plan:
         """The swept numbers, float32 [M]."""
         names = [name for name in self.runs[0] if name != "seed"]
         return {n: np.array([run[n] for run in self.runs], np.float32) for n in names}
-
-    @property
-    def devices(self) -> int:
-        """How many are used."""
-        return max(self.devices_for_runs, self.search.population.devices)
 
 
 def plan(config: Any) -> Plan:
@@ -408,7 +468,8 @@ def plan(config: Any) -> Plan:
         seeds = _checks.integer("seeds", config["seeds"], 1, 2**20)
         seed = _checks.integer("seed", config["seed"], 0, 2**32 - seeds)
         search = build(config)
-        sweep = _sweep(config, search)
+        searcher = _searcher(config, search)
+        sweep = _sweep(config, search, searcher)
         number = seeds * math.prod(len(values) for values in sweep.values())
         many = seeds > 1 or bool(sweep)
         if many and search.host:
@@ -418,12 +479,17 @@ def plan(config: Any) -> Plan:
             )
         shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
         devices_for_runs = 1
+        if shares != "candidates" and search.population.virtual_shards:
+            raise ValueError(
+                f"virtual_shards cut generations, and must be None with devices_share {shares}, "
+                f"got {search.population.virtual_shards}."
+            )
+        if shares == "learners" and not isinstance(searcher, Learners):
+            raise ValueError(
+                "devices_share learners needs a population of learners, got learners "
+                f"{config['learners']['name']}."
+            )
         if shares == "runs":
-            if search.population.virtual_shards:
-                raise ValueError(
-                    "virtual_shards cut generations, and must be None with devices_share runs, got "
-                    f"{search.population.virtual_shards}."
-                )
             devices_for_runs = _checks.integer("devices", config["devices"], 1)
             if number % devices_for_runs:
                 raise ValueError(
@@ -438,12 +504,14 @@ def plan(config: Any) -> Plan:
             )
         return Plan(
             search=search,
+            searcher=searcher,
             runs=tuple(
                 {"seed": seed + k, **dict(zip(sweep, values, strict=True))}
                 for values in itertools.product(*sweep.values())
                 for k in range(seeds)
             ),
             number=number if many else None,
+            devices=_checks.integer("devices", config["devices"], 1),
             devices_for_runs=devices_for_runs,
             generations=generations,
             checkpoint_every=checkpoint_every,
@@ -453,9 +521,23 @@ def plan(config: Any) -> Plan:
         raise ConfigError(str(error)) from error
 
 
-def _sweep(config: Any, search: Search) -> dict[str, list[float]]:
+def _searcher(config: Any, search: Search) -> Searcher:
+    """Return what learns: the search alone, or what its section makes of it."""
+    first, second = (_call(kind, config[kind]) for kind in ("rule", "second_rule"))
+    if second.least and not first.least:
+        raise ValueError("second_rule must be none without a rule before it.")
+    return _call(
+        "learners",
+        config["learners"],
+        search=search,
+        rule=rules.compose(first, second) if second.least else first,
+        devices=config["devices"] if config["devices_share"] == "learners" else 1,
+    )
+
+
+def _sweep(config: Any, search: Search, searcher: Searcher) -> dict[str, list[float]]:
     """Return the numbers to sweep over, {"strategy.noise_std": [...]}, each checked."""
-    allowed = variable(search)
+    allowed = variable(searcher)
     sweep = {
         f"{section}.{name}": list(values) if isinstance(values, list | tuple) else [values]
         for section, fields in config["sweep"].items()
@@ -514,8 +596,8 @@ def build(config: Any) -> Search:
         population=_call(
             "population",
             config["population"],
-            # Devices that share out whole runs do each generation alone.
-            devices=1 if config["devices_share"] == "runs" else config["devices"],
+            # Devices that share out whole runs or learners do each generation alone.
+            devices=config["devices"] if config["devices_share"] == "candidates" else 1,
             virtual_shards=config["virtual_shards"],
         ),
     )
@@ -563,7 +645,13 @@ def require(config: Any, *names: str) -> None:
 def describe(config: Any) -> str:
     """Return one line that says what is trained, on what, and how."""
     world = config.task.get("environment", config.task.name)
-    return f"{world}, {config.policy.name}, {config.strategy.name}, {config.controller.name}"
+    what = f"{world}, {config.policy.name}, {config.strategy.name}, {config.controller.name}"
+    if config.learners.name == "alone":
+        return what
+    if config.learners.name == "asynchronous":
+        return f"{what}, workers of lags {', '.join(map(str, config.learners.lags))}"
+    rules = [rule.name for rule in (config.rule, config.second_rule) if rule.name != "none"]
+    return f"{what}, {config.learners.number} learners: {' and '.join(rules) or 'no rule'}"
 
 
 def build_policy(config: Mapping[str, Any], obs_size: int, action_size: int) -> Policy:

@@ -76,12 +76,12 @@ def _chosen(workdir: Workdir, run: Plan) -> tuple[str, Contender]:
             f"{workdir.path} holds {run.number} runs that are not finished: only then can they be "
             "evaluated."
         )
-    found = checkpoints.latest(jax.eval_shape(run.search.init, run.run_key))
+    found = checkpoints.latest(jax.eval_shape(run.searcher.init, run.run_key))
     if found is None:
         raise WorkdirError(f"{workdir.path} has no checkpoint yet: there is nothing to evaluate.")
     for damaged in found.damaged:
         say(f"A checkpoint is damaged: {damaged}.")
-    state = jax.tree.map(jnp.asarray, found.state)
+    state = run.searcher.deployed(jax.tree.map(jnp.asarray, found.state))
     answer = choose_answer(run.search, run.run_key, state, run.answer_episodes)
     return f"generation {found.generation} of {run.generations}", answer.chosen
 

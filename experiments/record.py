@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from esenas_jax.answer import Answer, Front
+from esenas_jax.learners import Learners
 from esenas_jax.search import Search, SearchState
 from experiments.build import Plan, describe
 from experiments.checkpoints import Checkpoint, Checkpoints
@@ -39,7 +40,7 @@ class Record:
 
     def begin(self, begun: bool) -> None:
         """Write down what is going to be run, and say it."""
-        plan, search = self.plan, self.plan.search
+        plan, search, several = self.plan, self.plan.search, self.plan.searcher
         population = search.population
         self.origin |= {
             "devices_used": plan.devices,
@@ -56,6 +57,7 @@ class Record:
         say(
             f"{describe(self.config)} on {_devices(self.origin)}:\n"
             + (f"{len(plan.runs)} runs in one program, each of " if plan.number else "")
+            + (f"{several.number} learners of " if isinstance(several, Learners) else "")
             + f"{search.num_candidates} candidates a generation, {search.policy.num_params} "
             f"parameters, architectures from {search.policy.space}."
         )

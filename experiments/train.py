@@ -143,7 +143,7 @@ class Run:
         self.tracing = Tracing(record and record.workdir.path / "profile", profile)
         self.host: Host | None = None  # of a controller that has a half on the host
         self.runs: Runs = runs(
-            planned.search,
+            planned.searcher,
             planned.number,
             devices=planned.devices_for_runs,
             capacity=CAPACITY,
@@ -299,9 +299,8 @@ class Run:
     def _save(self, state: SearchState, watched: "Watched") -> None:
         """Save the state as it stood after the last generation that was not discarded."""
         state = hosts.fetch(hollow(state))
-        # In a generation that all runs discard nothing but these counters changes.
-        lost = state.discarded.min()
-        state = state._replace(generation=state.generation - lost, discarded=state.discarded - lost)
+        # In a generation that all runs discard nothing but counters changes.
+        state = state.rewound(jnp.full(state.discarded.shape, state.discarded.min()))
         if self.record and int(state.generation.max()) == watched.good:
             history = self.host.history() if self.host else {}
             self.record.save(state, watched.good_totals, history)
@@ -328,13 +327,14 @@ class Run:
         state, search = jax.tree.map(jnp.asarray, state), self.plan.search
         episodes = self.plan.answer_episodes
 
-        def choose(run_key: jax.Array, state: SearchState) -> tuple[Answer, Front | None]:
+        def choose(run_key: jax.Array, state: Any) -> tuple[Answer, Front | None]:
+            state = self.plan.searcher.deployed(state)
             several = search.controller.num_objectives > 1
             front = pareto_front(search, run_key, state, episodes) if several else None
             return choose_answer(search, run_key, state, episodes), front
 
         if self.plan.number is not None:
-            choose = jax.vmap(choose, in_axes=(0, by_run(search, 0)))
+            choose = jax.vmap(choose, in_axes=(0, by_run(self.plan.searcher, 0)))
         return choose(self.plan.run_key, state)
 
     def _took(self, what: str, started: float) -> float:

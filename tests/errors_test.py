@@ -301,7 +301,7 @@ CONFIGS = {
     ),
     "no seeds": ("seeds", 0, r"seeds must be in \[1, 1048576\], got 0."),
     "something else shared out": (
-        "devices_share", "x", "devices_share must be one of candidates, runs, got 'x'.",
+        "devices_share", "x", "devices_share must be one of candidates, runs, learners, got 'x'.",
     ),
     "runs that cannot be shared out": (
         "devices", 2, "devices that share out runs must divide their number, 3, got 2.",
@@ -328,6 +328,34 @@ CONFIGS = {
     "more shards than candidates": (
         "virtual_shards", 12,
         "search: a generation of 11 candidates can be cut into at most as many shards .*, got 12.",
+    ),
+    "a population that is none": (
+        "devices_share", "learners",
+        "devices_share learners needs a population of learners, got learners alone.",
+    ),
+    "a rule for one alone": (
+        "rule", build.section("rule", "culling"),
+        "learners: rules are for a population of learners, got one alone.",
+    ),
+    "a second rule without a first": (
+        "second_rule", build.section("rule", "culling"),
+        "second_rule must be none without a rule before it.",
+    ),
+    "a population of none": (
+        "learners", build.section("learners", "population", number=0),
+        "learners: number must be at least 1, got 0.",
+    ),
+    "no lags": (
+        "learners", build.section("learners", "asynchronous", lags=()),
+        "learners: lags must be of at least one worker, got none.",
+    ),
+    "a rule without a temperature": (
+        "rule", build.section("rule", "annealing", temperature=0.0),
+        "rule: temperature must be a positive finite number, got 0.0.",
+    ),
+    "an unknown rule": (
+        "rule.name", "x",
+        "rule.name must be one of annealing, apart, culling, none, swarm, tabu, got 'x'.",
     ),
     "generations": ("generations", 0, r"generations must be in \[1, 2147483647\], got 0."),
     "answer": ("answer_episodes", 1, "answer_episodes must be at least 2, got 1."),

@@ -114,7 +114,7 @@ def test_several_runs_of_learners_are_one_program():
     population, step = compiled("culling", 3)
     keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
     both = runs(population, 2, capacity=4)
-    noise = {"learners.strategy.noise_std": jnp.array([[0.1, 0.2, 0.3], [0.1, 0.1, 0.1]])}
+    noise = {"strategy.noise_std": jnp.array([[0.1, 0.2, 0.3], [0.1, 0.1, 0.1]])}
     state, metrics = jax.jit(both.advance)(keys, both.init(keys, noise), np.int32(4))
     alone = population.init(keys[1])
     for t in range(4):
@@ -131,7 +131,7 @@ def test_several_runs_of_learners_are_one_program():
 def test_the_learner_to_deploy_is_the_one_whose_incumbent_is_best():
     population, step = compiled("culling")
     state, _ = carry_out(population, step, 3)
-    best = population.best(state)
+    best = population.deployed(state)
     which = int(np.argmax(state.learners.incumbent.score))
     equal(best, jax.tree.map(lambda x: x[which], state.learners))
     answer = choose_answer(population.search, KEY, best, 4)
@@ -150,7 +150,7 @@ def test_a_culled_population_learns():
     population, step = compiled("culling")
     state, metrics = carry_out(population, step, 60)
     assert metrics.exact_score[0] < 5 * metrics.exact_score[-10:].mean() < 0
-    assert population.best(state).incumbent.score > metrics.exact_score[0] / 10
+    assert population.deployed(state).incumbent.score > metrics.exact_score[0] / 10
 
 
 @pytest.mark.parametrize("devices", [2, 4])

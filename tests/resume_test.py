@@ -589,6 +589,41 @@ def test_a_run_of_every_controller_goes_on_with_the_bits_of_an_unbroken_one(
     assert all_bits(folder) == all_bits(whole)
 
 
+# --- populations of learners, late updates --------------------------------------------------------
+
+RULES = {
+    "annealing": section("rule", "annealing"),
+    "tabu": section("rule", "tabu", radius=0.1, ring_size=3),
+    "swarm": section("rule", "swarm"),
+    "culling": section("rule", "culling", newcomers="bred"),
+}
+LEARNERS = {
+    "annealing and culling": ("population", {"number": 3, "every": 1}, ("annealing", "culling")),
+    "swarm and tabu": ("population", {"number": 2, "every": 1}, ("swarm", "tabu")),
+    "late": ("asynchronous", {"lags": (2, 1)}, ()),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annealing and culling",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("swarm and tabu", "late")),
+    ],
+)
+def test_a_run_of_learners_goes_on_with_the_bits_of_an_unbroken_one(name, tmp_path, capsys):
+    """What rules remember, and what slow workers saw, are in the checkpoint."""
+    kind, arguments, rules = LEARNERS[name]
+    config = tiny()
+    config.learners = section("learners", kind, **arguments)
+    for place, rule in zip(("rule", "second_rule"), rules, strict=False):
+        config[place] = RULES[rule]
+    whole, folder = whole_and_resumed(config, tmp_path)
+    assert "Going on from the checkpoint of generation 4." in capsys.readouterr().out
+    assert all_bits(folder) == all_bits(whole)
+    assert json.loads((whole / "result.json").read_text())["generations"] == 6
+
+
 # --- a controller on the host ---------------------------------------------------------------------
 
 

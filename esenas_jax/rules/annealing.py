@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from esenas_jax import _checks
 from esenas_jax.rules.rule import Metrics, Moved, Rule, chosen
@@ -12,7 +13,7 @@ from esenas_jax.search import SearchState
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.types import Array, Key, PyTree
 
-Cooling = Callable[[Array], Array]  # times applied [] -> factor of the temperatures, as optax has
+Cooling = Callable[[Array], ArrayLike]  # times applied [] -> factor of the temperatures
 
 
 class Kept(NamedTuple):

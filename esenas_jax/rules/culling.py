@@ -16,43 +16,6 @@ from esenas_jax.types import Array, Key
 Newcomers = Callable[[Key, Moved, Array], Moved]
 
 
-def culling(share: float = 0.5, newcomers: Newcomers | None = None) -> Rule:
-    """Return the rule that replaces the worst learners of the population.
-
-    Slots whose score is among the floor(share M) worst get newcomers. A newcomer is a whole
-    learner, its controller included, and goes its own way from there: its slot's key is its own.
-
-    Args:
-        share: of the learners that are replaced, in (0, 1).
-        newcomers: `clones_of_the_best` (the default), `clones_of_survivors`, `bred`, `crossed`.
-
-    Raises:
-        TypeError, ValueError: if `share` is outside its range.
-    """
-    share = _checks.positive("share", _checks.real("share", share, 0.0, 1.0))
-    if share == 1.0:
-        raise ValueError(f"share must be below 1, got {share}: someone must survive.")
-    newcomers = newcomers or clones_of_the_best
-
-    def init(learners: SearchState, number: int) -> tuple[()]:
-        del learners
-        if math.floor(share * number + 1e-9) < 1:
-            raise ValueError(
-                f"share must be at least 1/{number} of {number} learners, got {share:g}."
-            )
-        return ()
-
-    def apply(key: Key, memory: tuple[()], moved: Moved) -> tuple[tuple[()], Moved, Metrics]:
-        number = moved.scores.size
-        survive = number - math.floor(share * number + 1e-9)
-        order = jnp.argsort(-moved.scores).astype(jnp.int32)
-        culled = jnp.zeros(number, bool).at[order[survive:]].set(True)
-        new = newcomers(key, moved, order[:survive])
-        return memory, chosen_by_slot(culled, new, moved), {}
-
-    return Rule(init, apply, least=2)
-
-
 def clones_of_the_best(key: Key, moved: Moved, survivors: Array) -> Moved:
     """Put the best learner in every slot."""
     del key
@@ -113,3 +76,39 @@ def _parents(key: Key, moved: Moved, survivors: Array) -> tuple[Array, Array]:
 def _child(moved: Moved, better: Array, params: Array) -> Moved:
     parent = taken(moved, better)
     return parent._replace(after=with_params(parent.after, params))
+
+
+def culling(share: float = 0.5, newcomers: Newcomers = clones_of_the_best) -> Rule:
+    """Return the rule that replaces the worst learners of the population.
+
+    Slots whose score is among the floor(share M) worst get newcomers. A newcomer is a whole
+    learner, its controller included, and goes its own way from there: its slot's key is its own.
+
+    Args:
+        share: of the learners that are replaced, in (0, 1).
+        newcomers: `clones_of_the_best`, `clones_of_survivors`, `bred` or `crossed`.
+
+    Raises:
+        TypeError, ValueError: if `share` is outside its range.
+    """
+    share = _checks.positive("share", _checks.real("share", share, 0.0, 1.0))
+    if share == 1.0:
+        raise ValueError(f"share must be below 1, got {share}: someone must survive.")
+
+    def init(learners: SearchState, number: int) -> tuple[()]:
+        del learners
+        if math.floor(share * number + 1e-9) < 1:
+            raise ValueError(
+                f"share must be at least 1/{number} of {number} learners, got {share:g}."
+            )
+        return ()
+
+    def apply(key: Key, memory: tuple[()], moved: Moved) -> tuple[tuple[()], Moved, Metrics]:
+        number = moved.scores.size
+        survive = number - math.floor(share * number + 1e-9)
+        order = jnp.argsort(-moved.scores).astype(jnp.int32)
+        culled = jnp.zeros(number, bool).at[order[survive:]].set(True)
+        new = newcomers(key, moved, order[:survive])
+        return memory, chosen_by_slot(culled, new, moved), {}
+
+    return Rule(init, apply, least=2)

@@ -17,7 +17,7 @@ def base() -> ConfigDict:
     config.answer_episodes = 256  # to choose the answer with, and as many again to report it
     config.checkpoint_every = 50  # generations
     config.devices = 1  # the first ones that JAX finds
-    config.devices_share = "candidates"  # of each generation, or "runs"
+    config.devices_share = "candidates"  # of each generation, or "runs", or "learners"
     config.virtual_shards = config_dict.placeholder(
         int
     )  # V: same bits on any devices that divide V
@@ -26,6 +26,9 @@ def base() -> ConfigDict:
     config.objective = section("objective")
     config.population = section("population")
     config.search = section("search")
+    config.learners = section("learners")  # one alone
+    config.rule = section("rule")  # of a population of learners: none
+    config.second_rule = section("second_rule")  # that follows it: none
     return config
 
 
