@@ -1,7 +1,8 @@
 """ES-ENAS and augmented random search on accelerators.
 
 Reading order is dependency order: types, spaces, policies, tasks; strategies, controllers,
-objectives; rollout, population, search, answer, runs; rules, learners, asynchronous, low_memory.
+objectives; rollout, population, search, answer, runs; rules, learners, asynchronous, low_memory,
+pretraining.
 """
 
 from esenas_jax import controllers, objectives, policies, rules, spaces, strategies, tasks
@@ -11,6 +12,7 @@ from esenas_jax.learners import Learners, LearnersState, learners
 from esenas_jax.low_memory import LowMemory, LowMemoryMetrics, LowMemoryState, low_memory
 from esenas_jax.objectives import shifted_return
 from esenas_jax.population import Population
+from esenas_jax.pretraining import gradient_training
 from esenas_jax.search import Metrics, Search, SearchState, Starts, es_enas
 
 __version__ = "0.1.0"
@@ -35,6 +37,7 @@ __all__ = [
     "choose_answer",
     "controllers",
     "es_enas",
+    "gradient_training",
     "learners",
     "low_memory",
     "objectives",

@@ -1,7 +1,7 @@
 """Policies: networks of weights and an architecture.
 
 Reading order: policy, feedforward, costs, dense; masks, edges, boolean_mask, fixed; operations;
-partition, structured; custom, flax_module.
+partition, quantized, structured; custom, flax_module.
 """
 
 from esenas_jax.policies.boolean_mask import boolean_mask
@@ -17,22 +17,27 @@ from esenas_jax.policies.feedforward import (
     uniform,
     zeros,
 )
-from esenas_jax.policies.fixed import magnitude_pruned, random_mask
+from esenas_jax.policies.fixed import Pruned, magnitude_pruned, prune, random_mask
 from esenas_jax.policies.flax_module import from_flax
 from esenas_jax.policies.operations import OPERATIONS, RELEASED_OPERATIONS, op_edges
 from esenas_jax.policies.partition import partitioned
 from esenas_jax.policies.policy import Policy
+from esenas_jax.policies.quantized import Quantized, decode, encode, quantize
 from esenas_jax.policies.structured import circulant, toeplitz
 
 __all__ = [
     "OPERATIONS",
     "RELEASED_OPERATIONS",
     "Policy",
+    "Pruned",
+    "Quantized",
     "boolean_mask",
     "circulant",
     "custom",
+    "decode",
     "dense",
     "edge_pruned",
+    "encode",
     "fan_in_normal",
     "fan_out_normal",
     "from_flax",
@@ -43,6 +48,8 @@ __all__ = [
     "normal",
     "op_edges",
     "partitioned",
+    "prune",
+    "quantize",
     "random_mask",
     "residual_edges",
     "toeplitz",

@@ -1,6 +1,7 @@
 """Pruned once, nothing to search: the baselines of edge pruning."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,45 @@ def random_mask(
     kept = _checks.integer("num_edges", num_edges, 1, base.max_edges)
     seed = _checks.integer("mask_seed", mask_seed, 0, 2**32 - 1)
     drawn = np.asarray(SubsetOf(base.max_edges, kept).sample(jax.random.key(seed)))
-    return _fixed(base, drawn)._replace(init=drawing(base, weight_init, bias_init, drawn))
+    return fixed_edges(base, drawn)._replace(init=drawing(base, weight_init, bias_init, drawn))
+
+
+class Pruned(NamedTuple):
+    """A policy that has some of another one's edges, and its weights."""
+
+    policy: Policy  # with parameters: weights of the edges kept [K], then biases; nothing to search
+    params: np.ndarray  # float32 [P], where its training begins
+    edges: np.ndarray  # int32 [K], those kept, in increasing order
+
+
+def prune(policy: Policy, params: Array | np.ndarray, num_edges: int) -> Pruned:
+    """Return a policy with the `num_edges` largest weights of a trained one.
+
+    Args:
+        policy: that has every edge and nothing to search: `dense`, or `from_flax(search=None)`.
+        params: its trained parameters, finite [P]: weights [E], then all others.
+        num_edges: K, in [1, E]; of equal weights those of earlier edges are kept.
+
+    Raises:
+        TypeError, ValueError: if the policy has something to search, `params` are none of its, or
+            `num_edges` is outside its range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from esenas_jax import policies
+        >>> small = prune(policies.dense(3, (), 1), jnp.array([0.5, -2.0, 1.0]), num_edges=2)
+        >>> small.params.tolist(), small.edges.tolist()
+        ([-2.0, 1.0], [1, 2])
+    """
+    if policy.space.log_cardinality > 0:
+        raise ValueError(f"the policy must have nothing to search, got one over {policy.space}.")
+    total = policy.max_edges
+    kept = _checks.integer("num_edges", num_edges, 1, total)
+    trained = trained_parameters(policy, params)
+    largest = np.sort(np.argsort(-np.abs(trained[:total]), kind="stable")[:kept])
+    start = np.concatenate([trained[largest], trained[total:]])
+    made = fixed_edges(policy, largest)._replace(init=lambda key: jnp.asarray(start))
+    return Pruned(made, start, largest.astype(np.int32))
 
 
 def magnitude_pruned(
@@ -129,13 +168,23 @@ def magnitude_pruned(
         raise ValueError(
             f"trained must be finite, got {np.sum(~np.isfinite(params))} parameters that are not."
         )
-    weights, biases = np.split(params, [base.max_edges])
-    largest = np.sort(np.argsort(-np.abs(weights), kind="stable")[:kept])
-    start = np.concatenate([weights[largest], biases])
-    return _fixed(base, largest)._replace(init=lambda key: jnp.asarray(start))
+    return prune(base, params, kept).policy
 
 
-def _fixed(base: Policy, edges: np.ndarray) -> Policy:
+def trained_parameters(policy: Policy, params: Array | np.ndarray) -> np.ndarray:
+    """Return parameters [P] of a policy, float32; raise if they are none of its."""
+    found = np.asarray(params, np.float32)
+    if found.shape != (policy.num_params,):
+        raise ValueError(
+            f"params must be the policy's {policy.num_params} parameters, got an array of shape "
+            f"{found.shape}."
+        )
+    if not np.isfinite(found).all():
+        raise ValueError(f"params must be finite, got {np.sum(~np.isfinite(found))} that are not.")
+    return found
+
+
+def fixed_edges(base: Policy, edges: np.ndarray) -> Policy:
     """Return the policy that has these edges of a dense one [K], with parameters for no others."""
     total, kept = base.max_edges, edges.size
 

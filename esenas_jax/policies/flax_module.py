@@ -75,12 +75,13 @@ def from_flax(
     Returns:
         A policy over `SubsetOf(edges searched, K)`, `Repeat(OneOf(2), edges searched)`,
         `Repeat(OneOf(K), edges searched)` or a space with one element. Its parameters are the
-        kernels that are searched (the shared weights of "partition" in their place), then all
-        others, each in the order of `jax.tree.leaves`. `Cost.biases` counts what is in no kernel.
-        `Cost.multiplications` is exact for dense layers and convolutions (padding included) that
-        are called directly, not inside `nn.scan`, `nn.RNN` or `nn.vmap`; a number of any other
-        kernel counts once. Costs are compared with matrices of the same layers if every kernel is
-        one: those of convolutions are [window * in, out], those of attention are none.
+        kernels that are searched (the shared weights of "partition" in their place; every kernel if
+        nothing is searched), then all others, each in the order of `jax.tree.leaves`. `Cost.biases`
+        counts what is in no kernel. `Cost.multiplications` is exact for dense layers and
+        convolutions (padding included) that are called directly, not inside `nn.scan`, `nn.RNN` or
+        `nn.vmap`; a number of any other kernel counts once. Costs are compared with matrices of the
+        same layers if every kernel is one: those of convolutions are [window * in, out], those of
+        attention are none.
 
     Raises:
         TypeError, ValueError: in one sentence, if it cannot be: the module does not take the
@@ -117,8 +118,12 @@ def from_flax(
         layers = ", ".join(repr(leaf.layer) for leaf in kernels) or "which there is none"
         raise ValueError(f"where must select a layer with a kernel, of {layers}, got {where!r}.")
 
-    # Where each array lies in the parameters: what is searched comes first.
-    order = sorted(range(len(leaves)), key=lambda i: not leaves[i].searched)
+    # Where each array lies in the parameters: what is searched comes first; of a policy with
+    # nothing to search every kernel does, as policies that are made of one expect it.
+    def first(i: int) -> bool:
+        return leaves[i].is_kernel if search is None else leaves[i].searched
+
+    order = sorted(range(len(leaves)), key=lambda i: not first(i))
     ends = np.cumsum([leaves[i].size for i in order])[:-1]
 
     def init(key: Key) -> Array:

@@ -30,6 +30,7 @@ def ars(
     optimizer: Optimizer = optax.sgd,
     noise: Noise | None = None,
     unused: Unused = Unused.KEPT,
+    multiplicative: bool = False,
 ) -> Strategy:
     """Return augmented random search (arXiv 1803.07055, Algorithm 2).
 
@@ -51,6 +52,8 @@ def ars(
         optimizer: step size -> optax optimiser; plain ascent by default.
         noise: source of perturbations, `gaussian()` by default.
         unused: what becomes of perturbations of parameters that an architecture does not use.
+        multiplicative: perturbations are |parameter| times what is drawn: a parameter moves in
+            proportion to its size, and stays 0 if it is. For a network that is trained already.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -83,4 +86,5 @@ def ars(
         optimizer=optimizer,
         noise=noise or gaussian(),
         unused=unused,
+        multiplicative=multiplicative,
     )

@@ -35,6 +35,7 @@ def es(
     optimizer: Optimizer = optax.sgd,
     noise: Noise | None = None,
     unused: Unused = Unused.KEPT,
+    multiplicative: bool = False,
 ) -> Strategy:
     r"""Return the ES strategy; the defaults are the released ones.
 
@@ -61,6 +62,8 @@ def es(
         optimizer: step size -> optax optimiser, `optax.adam` say; plain ascent by default.
         noise: source of perturbations, `gaussian()` by default.
         unused: what becomes of perturbations of parameters that an architecture does not use.
+        multiplicative: perturbations are |parameter| times what is drawn: a parameter moves in
+            proportion to its size, and stays 0 if it is. For a network that is trained already.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.
@@ -107,4 +110,5 @@ def es(
         optimizer=optimizer,
         noise=noise or gaussian(),
         unused=unused,
+        multiplicative=multiplicative,
     )

@@ -4,6 +4,7 @@ They differ in one function: how the scores of a generation become a weight per 
 """
 
 import enum
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -87,10 +88,12 @@ def finite_differences(
     optimizer: Optimizer,
     noise: Noise,
     unused: Unused,
+    multiplicative: bool,
 ) -> Strategy:
     """Return the strategy that ascends sum_d weight_d * noise_d.
 
-    Direction d is candidates 2d (plus) and 2d + 1 (minus) when antithetic, candidate d when not.
+    If `multiplicative`, noise_d is |params| times what the source draws. Direction d is candidates
+    2d (plus) and 2d + 1 (minus) when antithetic, candidate d when not.
     """
     num_directions = _checks.integer("num_directions", num_directions, 1)
     num_exact = _checks.integer("num_exact", num_exact, 0 if antithetic else 1)
@@ -104,8 +107,12 @@ def finite_differences(
         optimizer_state = optimizer(values.step_size).init(params)
         return State(params, optimizer_state, values, noise.init(params.size))
 
+    def noise_of(key: Key, state: State, d: Array) -> Array:
+        drawn = noise.sample(key, state.noise, d, state.params.size)
+        return jnp.abs(state.params) * drawn if multiplicative else drawn
+
     def candidate(key: Key, state: State, i: Array) -> Array:
-        return perturbed(state, i, noise.sample(key, state.noise, i // halves, state.params.size))
+        return perturbed(state, i, noise_of(key, state, i // halves))
 
     def perturbed(state: State, i: Array, perturbation: Array) -> Array:
         sign = jnp.where(i % 2 == 0, 1.0, -1.0) if antithetic else 1.0
@@ -122,7 +129,7 @@ def finite_differences(
 
         def by_pairs() -> Array:
             def pair(ids: Array, direction: Array) -> Array:
-                perturbation = noise.sample(key, state.noise, direction, state.params.size)
+                perturbation = noise_of(key, state, direction)
                 return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
 
             made = jax.vmap(pair)(ids.reshape(-1, 2), pairs[:, 0])
@@ -140,17 +147,13 @@ def finite_differences(
         used: Used | None = None,
     ) -> tuple[State, Metrics]:
         values, weighed = direction_weights(_outcome(state, fitness, valid))
-        size = state.params.size
-
-        def noise_of(d: Array) -> Array:
-            return noise.sample(key, state.noise, d, size)
-
         if unused is Unused.KEPT:
             weight = weighed(values[0] - values[1] if antithetic else values[0])
             # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
-            ascent = total(lambda d: weight[d] * noise_of(d))
+            ascent = total(lambda d: weight[d] * noise_of(key, state, d))
         else:
-            ascent = _of_users(values, weighed, total, used, noise_of)
+            of = functools.partial(noise_of, key, state)
+            ascent = _of_users(values, weighed, total, used, of)
         # The one minus of the package: optax descends, fitness is maximised.
         with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
             transformation = optimizer(state.hyper.step_size)
