@@ -3,7 +3,7 @@
 The set of episodes that selects cannot estimate, so there are two: one chooses, another reports.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,13 +77,18 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     single = task._replace(episodes=1) if isinstance(task, Episodes) else task
     per_contender = starts.shape[1]
 
-    def bound(given: tuple, e: Array) -> tuple[PyTree, Key]:
-        if e.ndim:  # several, as single-shot tasks ask for them
-            return jax.vmap(lambda one: bound(given, one))(e)
+    def bound(given: tuple, e: Array) -> tuple[PyTree, Any]:
         key, contenders, starts, _ = given
-        mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
-        network = search.policy.bind(mine.params, mine.genotype)
-        return network, jax.random.fold_in(key, starts.ravel()[e])
+
+        def network(e: Array) -> PyTree:
+            mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
+            return search.policy.bind(mine.params, mine.genotype)
+
+        def start(e: Array) -> Key:
+            return jax.random.fold_in(key, starts.ravel()[e])
+
+        # Several at a time, as single-shot tasks ask for them, or one.
+        return (jax.vmap(network)(e), start) if e.ndim else (network(e), start(e))
 
     def lens(given: tuple, e: Array) -> Lens:
         # Contenders come from different generations: each sees with its own moments.
