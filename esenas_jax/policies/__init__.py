@@ -1,7 +1,7 @@
 """Policies: networks of weights and an architecture.
 
 Reading order: policy, feedforward, costs, dense; masks, edges, boolean_mask, fixed; operations;
-partition, structured; custom, flax_module.
+partition, structured; custom, flax_module, flax_networks.
 """
 
 from esenas_jax.policies.boolean_mask import boolean_mask
@@ -19,6 +19,7 @@ from esenas_jax.policies.feedforward import (
 )
 from esenas_jax.policies.fixed import magnitude_pruned, random_mask
 from esenas_jax.policies.flax_module import from_flax
+from esenas_jax.policies.flax_networks import flax_convolutional, flax_dense
 from esenas_jax.policies.operations import OPERATIONS, RELEASED_OPERATIONS, op_edges
 from esenas_jax.policies.partition import partitioned
 from esenas_jax.policies.policy import Policy
@@ -35,6 +36,8 @@ __all__ = [
     "edge_pruned",
     "fan_in_normal",
     "fan_out_normal",
+    "flax_convolutional",
+    "flax_dense",
     "from_flax",
     "identity",
     "independent_edges",
