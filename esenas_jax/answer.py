@@ -3,7 +3,7 @@
 The set of episodes that selects cannot estimate, so there are two: one chooses, another reports.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from esenas_jax import _checks, pareto
 from esenas_jax.search import Search, SearchState
 from esenas_jax.tasks.normalizer import Moments
-from esenas_jax.tasks.task import Episodes, Lens
+from esenas_jax.tasks.task import Episodes, Exam, Lens, SingleShot, Task
 from esenas_jax.types import Array, Cost, Evaluation, Genotype, Key, PyTree, Stream, stream
 
 
@@ -29,6 +29,7 @@ class Answer(NamedTuple):
     chosen: Contender
     cost: Cost  # of its architecture
     choice: Array  # int32 [], its place among the contenders
+    # Of a task with exams both are of those: [A, n] and [n].
     selection: Evaluation  # [A, R], all contenders on the same starts
     report: Evaluation  # [A * R], the chosen one on starts that selected nothing
 
@@ -39,7 +40,8 @@ class Front(NamedTuple):
     contenders: Contender  # [A], the cheapest first
     valid: Array  # bool [A], whether there is one; those that are none come last
     cost: Cost  # [A]
-    evaluations: Evaluation  # [A, R], all on the same starts, which selected nothing
+    # [A, R], all on the same starts, which selected nothing; of a task with exams [A, n]
+    evaluations: Evaluation
     dominated: Array  # bool [A], whether another one turned out better, see `pareto_front`
 
 
@@ -77,13 +79,18 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     single = task._replace(episodes=1) if isinstance(task, Episodes) else task
     per_contender = starts.shape[1]
 
-    def bound(given: tuple, e: Array) -> tuple[PyTree, Key]:
-        if e.ndim:  # several, as single-shot tasks ask for them
-            return jax.vmap(lambda one: bound(given, one))(e)
+    def bound(given: tuple, e: Array) -> tuple[PyTree, Any]:
         key, contenders, starts, _ = given
-        mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
-        network = search.policy.bind(mine.params, mine.genotype)
-        return network, jax.random.fold_in(key, starts.ravel()[e])
+
+        def network(e: Array) -> PyTree:
+            mine = jax.tree.map(lambda x: x[e // per_contender], contenders)
+            return search.policy.bind(mine.params, mine.genotype)
+
+        def start(e: Array) -> Key:
+            return jax.random.fold_in(key, starts.ravel()[e])
+
+        # Several at a time, as single-shot tasks ask for them, or one.
+        return (jax.vmap(network)(e), start) if e.ndim else (network(e), start(e))
 
     def lens(given: tuple, e: Array) -> Lens:
         # Contenders come from different generations: each sees with its own moments.
@@ -98,6 +105,21 @@ def reevaluate(search: Search, key: Key, contenders: Contender, starts: Array) -
     return search.population.spread(evaluate)(key, contenders, starts)
 
 
+def examine(search: Search, exam: Exam, contenders: Contender) -> Evaluation:
+    """Let contenders [A] sit an exam; unperturbed, and learning nothing.
+
+    Returns:
+        Evaluations [A, n], with what the exam tells of each example in `statistics`.
+    """
+
+    def one(contender: Contender) -> Evaluation:
+        network = search.policy.bind(contender.params, contender.genotype)
+        return exam.evaluate(network, search.policy.apply)
+
+    # One after the other: they are few, and an exam is long.
+    return search.population.spread(lambda field: jax.lax.map(one, field))(contenders)
+
+
 def act(search: Search, contender: Contender, obs: Array) -> Array:
     """Return the action [A] of a contender for an observation [O], as the environment gives it."""
     network = search.policy.bind(contender.params, contender.genotype)
@@ -110,14 +132,14 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
 
     The contenders are compared on the same fresh starts; the one with the highest mean score, as
     the controller sees it (of several objectives the first), is then evaluated again on a third
-    set of starts.
+    set of starts. A task with exams has one in the place of each of these sets.
 
     Args:
         search: that was run.
         run_key: of the run.
         state: at its end, or at any time.
         episodes: of each of the two stages in all, at least 2; each contender's share of the first
-            is rounded up.
+            is rounded up. An exam has as many as it has examples.
 
     Returns:
         The answer. One program serves both stages: it is compiled once.
@@ -128,17 +150,26 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
     per_contender = -(-episodes // count)
     run = jax.jit(lambda key, field, starts: reevaluate(search, key, field, starts))
 
+    selects, reports = exams(search.task)
+
     rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
-    selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
+    if selects is None:
+        selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
+    else:
+        selection = jax.jit(lambda field: examine(search, selects, field))(field)
     costs = jax.vmap(search.policy.cost)(field.genotype)
     fitness = _scores(search, state, selection, costs)[..., 0].mean(axis=1)
     # Among contenders that may be chosen, even if all of their episodes failed.
     best = jnp.lexsort((fitness, eligible))[-1]
     chosen = jax.tree.map(lambda x: x[best], field)
 
-    alone = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), chosen)
-    distinct = jnp.arange(count * per_contender, dtype=jnp.int32).reshape(count, per_contender)
-    report = run(stream(run_key, state.generation, Stream.REPORT), alone, distinct)
+    if reports is None:
+        alone = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), chosen)
+        distinct = jnp.arange(count * per_contender, dtype=jnp.int32).reshape(count, per_contender)
+        report = run(stream(run_key, state.generation, Stream.REPORT), alone, distinct)
+    else:
+        alone = jax.tree.map(lambda x: x[None], chosen)
+        report = jax.jit(lambda alone: examine(search, reports, alone))(alone)
     return Answer(
         chosen=chosen,
         cost=jax.tree.map(lambda x: x[best], costs),
@@ -160,7 +191,7 @@ def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int
         search: that was run.
         run_key: of the run.
         state: at its end, or at any time.
-        episodes: R, of each architecture, at least 2.
+        episodes: R, of each architecture, at least 2; of an exam as many as it has examples.
     """
     episodes = _checks.integer("episodes", episodes, 2)
     genotypes, valid = search.controller.best(state.controller)
@@ -170,9 +201,13 @@ def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int
     field = _with_weights(state.strategy.params, genotypes, state.moments)
     costs = jax.vmap(search.policy.cost)(genotypes)
 
-    starts = jnp.broadcast_to(jnp.arange(episodes, dtype=jnp.int32), (valid.size, episodes))
-    run = jax.jit(lambda key, field: reevaluate(search, key, field, starts))
-    seen = run(stream(run_key, state.generation, Stream.FRONT), field)
+    reports = exams(search.task)[1]
+    if reports is None:
+        starts = jnp.broadcast_to(jnp.arange(episodes, dtype=jnp.int32), (valid.size, episodes))
+        run = jax.jit(lambda key, field: reevaluate(search, key, field, starts))
+        seen = run(stream(run_key, state.generation, Stream.FRONT), field)
+    else:
+        seen = jax.jit(lambda field: examine(search, reports, field))(field)
     scores = _scores(search, state, seen, costs).mean(axis=1)
     sound = valid & jnp.isfinite(scores).all(axis=1)
     return Front(
@@ -182,6 +217,11 @@ def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int
         evaluations=seen,
         dominated=pareto.ranks(scores, sound, 1) > 0,
     )
+
+
+def exams(task: Task) -> tuple[Exam | None, Exam | None]:
+    """Return what chooses an answer, and what says how good it is, where a task has exams."""
+    return (task.select, task.report) if isinstance(task, SingleShot) else (None, None)
 
 
 def _with_weights(params: Array, genotypes: Genotype, moments: Moments) -> Contender:

@@ -7,6 +7,7 @@ tell each other scores and sums: whatever else one of them needs, it makes.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,9 @@ from esenas_jax.tasks.task import Apply, Episodes, Lens, SingleShot, Task
 from esenas_jax.types import Array, Evaluation, Key, Part, PyTree
 
 # what is given, candidate id -> the network it acts with, and the key of its episodes; of a
-# single-shot task: candidate ids [n] -> networks and keys [n]
-Bound = Callable[[PyTree, Array], tuple[PyTree, Key]]
+# single-shot task: candidate ids [n] -> networks [n], and what makes the key of a candidate id.
+# What candidates share, the examples of equal keys say, is then made once for all of them.
+Bound = Callable[[PyTree, Array], tuple[PyTree, Any]]
 # what is given, candidate id -> what its observations are seen through
 Lenses = Callable[[PyTree, Array], Lens]
 
@@ -115,13 +117,15 @@ class Population:
         """Evaluate candidates; to be called inside `spread`.
 
         Under `vmap` over runs the episodes of all of them share the lanes: no run waits for another
-        whose episodes last longer. So what differs between runs is given, not closed over.
+        whose episodes last longer. So what differs between runs is given, not closed over. Single
+        shots are those of one run after another, or of as many runs at a time as fit into the
+        lanes: of 64 learners, what networks compute would else exceed every cache.
 
         Args:
             task: what they are asked to do.
             given: whatever `bound` and `lens` need of a run.
             bound: given, candidate id -> (network, key); for a single-shot task given, ids [n] ->
-                (networks, keys) [n].
+                (networks [n], id -> key).
             lens: given, candidate id -> what its observations are seen through; episodes only.
             apply: network, observation [O] as seen -> action [A].
             ids: int32 [N], the same for all runs.
@@ -133,7 +137,7 @@ class Population:
             ValueError: if ids differ between runs.
         """
         if not isinstance(task, Episodes):
-            return self._single_shots(task, given, bound, apply, ids)
+            return self._single_shots_of_runs(task, given, bound, apply, ids)
 
         @jax.custom_batching.custom_vmap
         def alone(given: PyTree, ids: Array) -> Evaluation:
@@ -144,13 +148,36 @@ class Population:
         def _(
             runs: int, batched: list[PyTree], given: PyTree, ids: Array
         ) -> tuple[Evaluation, PyTree]:
-            if batched[1]:
-                raise ValueError("runs that share lanes must have the same candidate ids.")
+            _same_ids(batched[1])
 
             def given_to(run: Array) -> PyTree:
                 return jax.tree.map(lambda x, b: x[run] if b else x, given, batched[0])
 
             seen = self._episodes(task, given_to, runs, bound, lens, apply, ids)
+            return seen, jax.tree.map(lambda _: True, seen)
+
+        return alone(given, ids)
+
+    def _single_shots_of_runs(
+        self, task: SingleShot, given: PyTree, bound: Bound, apply: Apply, ids: Array
+    ) -> Evaluation:
+        @jax.custom_batching.custom_vmap
+        def alone(given: PyTree, ids: Array) -> Evaluation:
+            return self._single_shots(task, given, bound, apply, ids)
+
+        @alone.def_vmap
+        def _(
+            runs: int, batched: list[PyTree], given: PyTree, ids: Array
+        ) -> tuple[Evaluation, PyTree]:
+            _same_ids(batched[1])
+
+            def one(run: Array) -> Evaluation:
+                mine = jax.tree.map(lambda x, b: x[run] if b else x, given, batched[0])
+                return self._single_shots(task, mine, bound, apply, ids)
+
+            at_a_time = min(runs, self.lanes_for(task) // ids.size)
+            together = {"batch_size": at_a_time} if at_a_time > 1 else {}
+            seen = jax.lax.map(one, jnp.arange(runs, dtype=jnp.int32), **together)
             return seen, jax.tree.map(lambda _: True, seen)
 
         return alone(given, ids)
@@ -169,7 +196,9 @@ class Population:
             return seen._replace(statistics=())
 
         def some(ids: Array) -> Evaluation:
-            return jax.vmap(one)(*bound(given, ids))
+            networks, key = bound(given, ids)
+            # A key that does not depend on i is not mapped, nor is what the task draws from it.
+            return jax.vmap(lambda network, i: one(network, key(i)))(networks, ids)
 
         def shard(places: Array, _: Array | int) -> Evaluation:
             mine, lanes = ids[places], min(self.lanes_for(task), places.size)
@@ -315,3 +344,8 @@ class Population:
         everyone = self._gather(local)
         zero = jax.tree.map(lambda x: jnp.zeros_like(x[0]), everyone)
         return jax.lax.scan(add, zero, everyone, length=self.shards)[0]
+
+
+def _same_ids(differ: bool) -> None:
+    if differ:
+        raise ValueError("runs that share lanes must have the same candidate ids.")

@@ -327,10 +327,11 @@ def es_enas(
     def evaluate(state: SearchState, candidates: Candidate) -> Evaluation:
         """Evaluate candidates that exist, with a leading axis [N] on every leaf."""
 
-        def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Key]:
+        def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Any]:
             mine = jax.tree.map(lambda x: x[i], given[0])
-            made = jax.vmap(bind) if i.ndim else bind
-            return made(mine.params, mine.genotype), mine.key
+            if i.ndim == 0:
+                return bind(mine.params, mine.genotype), mine.key
+            return jax.vmap(bind)(mine.params, mine.genotype), lambda i: given[0].key[i]
 
         given = (candidates, task.lens(state.moments))
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)
@@ -481,7 +482,7 @@ def es_enas(
             run_key, source, True, state, generation, all_ids, genotypes, info, evaluations
         )
 
-    def bound(given: tuple[Key, Source, Array, Genotype, Lens], i: Array) -> tuple[PyTree, Key]:
+    def bound(given: tuple[Key, Source, Array, Genotype, Lens], i: Array) -> tuple[PyTree, Any]:
         run_key, source, generation, genotypes, _ = given
         mine = jax.tree.map(lambda x: x[i], genotypes)
         key = functools.partial(episode_key, run_key, generation)
@@ -490,7 +491,7 @@ def es_enas(
         with jax.named_scope(Part.PERTURBING):
             noise_key = stream(run_key, generation, Stream.NOISE)
             params = strategy.candidates(noise_key, source.strategy, i)
-        return jax.vmap(bind)(params, mine), jax.vmap(key)(i)
+        return jax.vmap(bind)(params, mine), key
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""

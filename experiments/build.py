@@ -249,7 +249,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 # What each section may name. The first arguments of policies (sizes) and controllers (the space)
 # come from the task and the policy, not from the config.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
-    "task": {f.__name__: f for f in (environment, regression)},
+    "task": {f.__name__: f for f in (environment, regression, tasks.digits)},
     "policy": {
         f.__name__: f
         for f in (
@@ -264,6 +264,8 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
             magnitude_pruned,
             policies.toeplitz,
             policies.circulant,
+            policies.flax_dense,
+            policies.flax_convolutional,
         )
     },
     "strategy": {f.__name__: f for f in (strategies.es, strategies.ars)},
@@ -353,13 +355,22 @@ def momentum(step_size: Any) -> optax.GradientTransformation:
     return optax.sgd(step_size, momentum=0.9)
 
 
+def decaying(step_size: Any) -> optax.GradientTransformation:
+    """Gradient ascent with a step size that every update makes 0.5 % smaller."""
+    return optax.sgd(optax.exponential_decay(step_size, 1, 0.995))
+
+
 # Arguments that are functions, by name.
 CHOICES: dict[str, dict[str, Any]] = {
     "shaping": {
         f.__name__: f for f in (strategies.z_score, strategies.centered_ranks, strategies.raw)
     },
     "ranking": {f.__name__: f for f in (strategies.best_half, strategies.largest_difference)},
-    "optimizer": {"momentum": momentum, **{name: getattr(optax, name) for name in _OPTAX}},
+    "optimizer": {
+        "decaying": decaying,
+        "momentum": momentum,
+        **{name: getattr(optax, name) for name in _OPTAX},
+    },
     "hidden_activation": _ACTIVATIONS,
     "output_activation": _ACTIVATIONS,
     "weight_init": _INITIALIZERS,

@@ -15,8 +15,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from esenas_jax import _checks
-from esenas_jax.answer import Contender, choose_answer, reevaluate
-from esenas_jax.types import Stream, stream
+from esenas_jax.answer import Contender, choose_answer, examine, exams, reevaluate
+from esenas_jax.types import Array, Evaluation, Key, Stream, stream
 from experiments import command_line
 from experiments.build import ConfigError, Plan, describe, plan
 from experiments.checkpoints import CheckpointError, Checkpoints
@@ -32,7 +32,7 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
 
     Args:
         workdir: of a run.
-        episodes: at least 2.
+        episodes: at least 2; a task that is reported on an exam has its examples for episodes.
         seed: of their starts, in [0, 2^32).
 
     Raises:
@@ -54,8 +54,14 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
         key = stream(jax.random.key(seed), 0, Stream.EVALUATE)
         starts = jnp.arange(episodes, dtype=jnp.int32)[None]
         field = jax.tree.map(lambda x: jnp.asarray(x)[None], chosen)
-        report = jax.jit(lambda key, starts: reevaluate(run.search, key, field, starts))
-        seen = jax.device_get(jax.tree.map(jnp.ravel, report(key, starts)))
+        exam = exams(run.search.task)[1]
+
+        def report(key: Key, starts: Array) -> Evaluation:
+            if exam is not None:  # it is the same for every seed, and has a length of its own
+                return examine(run.search, exam, field)
+            return reevaluate(run.search, key, field, starts)
+
+        seen = jax.device_get(jax.tree.map(jnp.ravel, jax.jit(report)(key, starts)))
     except (CheckpointError, WorkdirError):
         raise
     except Exception as error:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from esenas_jax.answer import Answer, Front
+from esenas_jax.answer import Answer, Front, exams
 from esenas_jax.learners import Learners
 from esenas_jax.search import Search, SearchState
 from experiments.build import Plan, describe
@@ -20,7 +20,7 @@ from experiments.policy_file import save_policy
 from experiments.progress import say
 from experiments.provenance import changed, peak_memory, provenance
 from experiments.report import draw_front, draw_network, learning_curve, many_curves
-from experiments.results import result, results
+from experiments.results import measured, result, results
 from experiments.workdir import Workdir, WorkdirError
 
 Totals = dict[str, list[int]]  # of the metrics so far, of every run: Python integers, always exact
@@ -170,7 +170,18 @@ def _pictures(
     title: str,
     shown: Mapping[str, Any],
 ) -> None:
-    (many_curves if "run" in rows[0] else learning_curve)(rows, folder / "curve.png", title=title)
+    exam = exams(search.task)[1]
+    many = "run" in rows[0]
+    if exam is not None:
+        which = " of the best run" * many
+        told = [f"{name}{which} {value}" for name, value in list(measured(shown, "").items())[:-1]]
+        title = ", ".join([title, *told])
+    (many_curves if many else learning_curve)(
+        rows,
+        folder / "curve.png",
+        title=title,
+        value="return" if exam is None else "minus the loss on mini-batches",
+    )
     if "front" in shown:
         draw_front(shown["front"], shown["front_cost"], folder / "front.png", title=title)
     if search.policy.matrices is None:

@@ -17,7 +17,16 @@ from experiments.workdir import Workdir
 
 
 def worth(report: Evaluation) -> dict[str, Any]:
-    """Return what episodes [n] say of a policy: means, and their standard errors."""
+    """Return what episodes [n] say of a policy: means, and their standard errors.
+
+    Of an exam what it tells of its examples, under its own names: `test_accuracy`, say.
+    """
+    if report.statistics:
+        return {
+            **{name: _mean(values) for name, values in report.statistics.items()},
+            "report_examples": int(report.failed.size),
+            "failed_examples": int(report.failed.sum()),
+        }
     return {
         "return": _mean(report.episode_return),
         "return_without_bonus": _mean(report.return_without_bonus),
@@ -35,8 +44,10 @@ def result(
     front: Front | None = None,
 ) -> dict[str, Any]:
     """Return the content of `result.json`, given the first and last rows of metrics."""
-    return worth(found.report) | {
-        "first_return_without_bonus": first["return_without_bonus"],
+    told = worth(found.report)
+    if not _examined(told):
+        told["first_return_without_bonus"] = first["return_without_bonus"]
+    return told | {
         **_amounts(found.cost),
         "normalizer_numbers": normalizer_numbers(search.task),
         "possible_edges": search.policy.max_edges,
@@ -132,7 +143,10 @@ def results(
             {
                 **dict(swept),
                 "seeds": len(members),
-                **{name: _over_seeds([m[name]["mean"] for m in members]) for name in _REPORTED},
+                **{
+                    name: _over_seeds([m[name]["mean"] for m in members])
+                    for name in _reported(members[0])
+                },
             }
             for swept, members in settings.items()
         ],
@@ -141,6 +155,17 @@ def results(
 
 
 _REPORTED = ("return", "return_without_bonus", "episode_length")
+
+
+def _examined(run: Mapping[str, Any]) -> bool:
+    return "report_examples" in run
+
+
+def _reported(run: Mapping[str, Any]) -> list[str]:
+    """Return the names of what a run is worth: of its episodes, or what its exam tells."""
+    if not _examined(run):
+        return list(_REPORTED)
+    return [name for name, value in run.items() if isinstance(value, Mapping) and "mean" in value]
 
 
 def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -174,18 +199,26 @@ def summary(found: dict[str, Any], workdir: Workdir) -> str:
 def _settings(found: Mapping[str, Any]) -> dict[str, str]:
     """Return a line for every setting of the sweep, or one for all seeds."""
     lines = {}
+    best = found["runs"][found["best_run"]]
+    reported = _reported(best)
     for setting in found["settings"]:
-        swept = [k for k in setting if k not in ("seeds", *_REPORTED)]
+        swept = [k for k in setting if k not in ("seeds", *reported)]
         name = ", ".join(f"{k.split('.')[-1]} {setting[k]:.4g}" for k in swept) or "All runs"
-        parts = [f"return {_interval(setting['return'])}"]
-        if setting["return"] != setting["return_without_bonus"]:
-            parts.append(f"without alive bonus {_interval(setting['return_without_bonus'])}")
+        if _examined(best):
+            parts = [f"{_words(k)} {_interval(setting[k])}" for k in reported]
+        else:
+            parts = [f"return {_interval(setting['return'])}"]
+            if setting["return"] != setting["return_without_bonus"]:
+                parts.append(f"without alive bonus {_interval(setting['return_without_bonus'])}")
         seeds = setting["seeds"]
         lines[name] = f"{', '.join(parts)} ({seeds} seed{'s' * (seeds != 1)})"
-    best = found["runs"][found["best_run"]]
+    measured_on = (
+        f"{best['report_examples']} examples a run that neither trained nor selected"
+        if _examined(best)
+        else f"{best['report_episodes']} episodes a run on untouched seeds"
+    )
     return lines | {
-        "Measured on": f"{best['report_episodes']} episodes a run on untouched seeds; "
-        "[95 % interval of the mean over seeds]",
+        "Measured on": f"{measured_on}; [95 % interval of the mean over seeds]",
         "Best run": f"{found['best_run']} (seed {best['seed']}), in policy.npz; all in policies/",
         **costs(best),
     }
@@ -201,6 +234,13 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:
     """Return the lines that say what a policy is worth."""
+    if _examined(found):
+        failed = found["failed_examples"]
+        lines = {_words(name).capitalize(): _pm(found[name]) for name in _reported(found)}
+        return lines | {
+            "Measured on": f"{found['report_examples']} examples that neither trained nor "
+            "selected, ± standard error" + (f"; {failed} of them failed" if failed else "")
+        }
     lines = {"Return": _pm(found["return"])}
     if found["return"] != found["return_without_bonus"]:
         before = found.get("first_return_without_bonus")
@@ -242,16 +282,24 @@ def _front(found: Mapping[str, Any]) -> str:
     points = found.get("front")
     if not points:
         return ""
-    cost = found["front_cost"]
-    each = f"{points[0]['report_episodes']} episodes each on untouched seeds"
+    cost, measure = found["front_cost"], _reported(points[0])[0]
+    each = (
+        f"{points[0]['report_examples']} examples that neither trained nor selected"
+        if _examined(points[0])
+        else f"{points[0]['report_episodes']} episodes each on untouched seeds"
+    )
     lines = [
         f"\nThe front, under the final weights; {each}, ± standard error",
-        f"{cost:>15s}  {'return':15s}  in front/",
+        f"{cost:>15s}  {_words(measure):15s}  in front/",
     ]
     for k, point in enumerate(points):
-        line = f"{point[cost]:>15,.0f}  {_pm(point['return']):15s}  {k}.npz"
+        line = f"{point[cost]:>15,.0f}  {_pm(point[measure]):15s}  {k}.npz"
         lines.append(line + ", dominated by another" * point["dominated"])
     return "\n".join(lines)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _times(factor: float) -> str:

@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from esenas_jax import _checks
-from esenas_jax.answer import Answer, Front, choose_answer, pareto_front
+from esenas_jax.answer import Answer, Front, choose_answer, exams, pareto_front
 from esenas_jax.controllers import Host
 from esenas_jax.runs import MAX_DISCARDED, Runs, by_run, runs
 from esenas_jax.search import Metrics, SearchState
@@ -310,10 +310,16 @@ class Run:
         episodes = self.plan.answer_episodes
         each = f" of each of the {self.plan.number} runs" if self.plan.number else ""
         several = self.plan.search.controller.num_objectives > 1
+        front = ", and as many for each architecture of its front" * several
+        exam = exams(self.plan.search.task)[1]
+        on = (
+            f"untouched seeds, {episodes} episodes each{front}"
+            if exam is None
+            else f"{exam.size} {exam.name} examples, which neither trained nor selected"
+        )
         say(
-            f"Choosing the answer{each}, then measuring it on untouched seeds, {episodes} episodes "
-            f"each{', and as many for each architecture of its front' * several}; the program for "
-            "that is compiled first."
+            f"Choosing the answer{each}, then measuring it on {on}; the program for that is "
+            "compiled first."
         )
         started = time.perf_counter()
         try:

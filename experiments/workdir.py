@@ -130,7 +130,7 @@ class Workdir:
         if not (self.path / "result.json").exists():
             return None
         result = self.read("result.json")
-        if "return" not in result and "runs" not in result:
+        if not {"return", "report_examples", "runs"} & set(result):
             raise WorkdirError(f"{self.path / 'result.json'} is no result of a run.")
         return result
 

@@ -169,12 +169,13 @@ def reveal(population: Population) -> tuple[Evaluation, jax.Array]:
     task = tasks.SingleShot(3, 1, evaluate)
 
     def all_of_them(state, ids):
-        def bound(given, i):
-            made = search.candidate(KEY, state, state.generation, i)
-            return (made.params, made.genotype), made.key
+        made = jax.vmap(lambda i: search.candidate(KEY, state, state.generation, i))
 
-        several = jax.vmap(bound, in_axes=(None, 0))
-        return population.evaluate(task, (), several, None, None, ids)
+        def bound(given, ids):
+            asked = made(ids)
+            return (asked.params, asked.genotype), lambda i: made(i[None]).key[0]
+
+        return population.evaluate(task, (), bound, None, None, ids)
 
     seen = jax.jit(population.spread(all_of_them))(state, ids)
     told, _ = jax.jit(search.step)(KEY, state)

@@ -388,18 +388,19 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
     policy = policies.dense(3, (), 1, output_activation=policies.identity)
     genotype = policy.space.sample(jax.random.key(0))
 
-    def bound(given, i):
-        key = jax.random.fold_in(jax.random.key(5), i)
-        return policy.bind(policy.init(key), genotype), key
+    def key(i):
+        return jax.random.fold_in(jax.random.key(5), i)
+
+    def network(i):
+        return policy.bind(policy.init(key(i)), genotype)
+
+    def bound(given, ids):
+        return jax.vmap(network)(ids), key
 
     ids = jnp.array([6, 1, 3, 0, 9, 4, 2], jnp.int32)
-    several = jax.vmap(bound, in_axes=(None, 0))
-    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, (), several, None)
+    evaluate = functools.partial(Population(lanes=lanes).evaluate, task, (), bound, None)
     evaluation = jax.jit(functools.partial(evaluate, policy.apply))(ids)
-    alone = [
-        float(task.evaluate(key, network, policy.apply).episode_return)
-        for network, key in (bound((), i) for i in ids)
-    ]
+    alone = [float(task.evaluate(key(i), network(i), policy.apply).episode_return) for i in ids]
     np.testing.assert_allclose(evaluation.episode_return, alone, rtol=1e-5)
 
 

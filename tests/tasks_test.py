@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from esenas_jax import controllers, es_enas, policies, strategies, tasks
+from esenas_jax import Population, Starts, controllers, es_enas, policies, strategies, tasks
 from esenas_jax.tasks import normalizer
 from tests.reference import ars as reference
 
@@ -465,3 +465,45 @@ def test_bad_input_is_refused_in_one_sentence(make, error, message):
     with pytest.raises(error) as raised:
         make()
     assert str(raised.value) == message
+
+
+# --- examples of a generation ---------------------------------------------------------------------
+
+
+def random_bits(jaxpr) -> list[tuple[int, ...]]:
+    """Return the shapes of all random bits that a program draws, loops' bodies once."""
+    shapes = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "random_bits":
+            shapes.append(eqn.outvars[0].aval.shape)
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            if hasattr(inner, "jaxpr"):
+                shapes += random_bits(inner.jaxpr)
+            elif hasattr(inner, "eqns"):
+                shapes += random_bits(inner)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("starts", "shape"),
+    [("fixed", (97,)), ("generation", (97,)), ("pair", (5, 97)), ("candidate", (5, 97))],
+)
+@pytest.mark.parametrize("runs", [None, 3])
+def test_examples_that_candidates_share_are_drawn_once_for_all_in_the_lanes(starts, shape, runs):
+    task = tasks.polynomial_regression(jax.random.key(0), degree=2, batch_size=97)
+    policy = policies.dense(3, (), 1, output_activation=policies.identity)
+    search = es_enas(
+        policy,
+        task,
+        strategies.ars(4, 2),
+        controllers.constant(policy.space),
+        population=Population(lanes=5),
+        starts=Starts(starts),
+    )
+    step, init, key = search.step, search.init, jax.random.key(1)
+    if runs:
+        step, init, key = jax.vmap(step), jax.vmap(init), jax.random.split(key, runs)
+    drawn = random_bits(jax.make_jaxpr(step)(key, jax.eval_shape(init, key)).jaxpr)
+    assert [bits for bits in drawn if 97 in bits] == [shape]

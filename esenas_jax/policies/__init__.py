@@ -1,7 +1,7 @@
 """Policies: networks of weights and an architecture.
 
 Reading order: policy, feedforward, costs, dense; masks, edges, boolean_mask, fixed; operations;
-partition, quantized, structured; custom, flax_module.
+partition, quantized, structured; custom, flax_module, flax_networks.
 """
 
 from esenas_jax.policies.boolean_mask import boolean_mask
@@ -19,6 +19,7 @@ from esenas_jax.policies.feedforward import (
 )
 from esenas_jax.policies.fixed import Pruned, magnitude_pruned, prune, random_mask
 from esenas_jax.policies.flax_module import from_flax
+from esenas_jax.policies.flax_networks import flax_convolutional, flax_dense
 from esenas_jax.policies.operations import OPERATIONS, RELEASED_OPERATIONS, op_edges
 from esenas_jax.policies.partition import partitioned
 from esenas_jax.policies.policy import Policy
@@ -40,6 +41,8 @@ __all__ = [
     "encode",
     "fan_in_normal",
     "fan_out_normal",
+    "flax_convolutional",
+    "flax_dense",
     "from_flax",
     "identity",
     "independent_edges",

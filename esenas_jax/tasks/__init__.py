@@ -1,7 +1,11 @@
-"""Tasks: the world. Reading order: normalizer, task, regression, classic_control, brax."""
+"""Tasks: the world.
+
+Reading order: normalizer, task, regression, supervised, digits, classic_control, brax.
+"""
 
 from esenas_jax.tasks.brax import BACKENDS, brax_environment, brax_environments
 from esenas_jax.tasks.classic_control import mountain_car, pendulum
+from esenas_jax.tasks.digits import digits, digits_splits
 from esenas_jax.tasks.normalizer import (
     Normalizer,
     ars_normalizer,
@@ -9,19 +13,33 @@ from esenas_jax.tasks.normalizer import (
     identity_normalizer,
 )
 from esenas_jax.tasks.regression import polynomial_regression, single_score
-from esenas_jax.tasks.task import Environment, Episodes, SingleShot, Task, Transition, episodes
+from esenas_jax.tasks.supervised import Examples, Splits, stratified_splits, supervised
+from esenas_jax.tasks.task import (
+    Environment,
+    Episodes,
+    Exam,
+    SingleShot,
+    Task,
+    Transition,
+    episodes,
+)
 
 __all__ = [
     "BACKENDS",
     "Environment",
     "Episodes",
+    "Exam",
+    "Examples",
     "Normalizer",
     "SingleShot",
+    "Splits",
     "Task",
     "Transition",
     "ars_normalizer",
     "brax_environment",
     "brax_environments",
+    "digits",
+    "digits_splits",
     "episodes",
     "es_normalizer",
     "identity_normalizer",
@@ -29,4 +47,6 @@ __all__ = [
     "pendulum",
     "polynomial_regression",
     "single_score",
+    "stratified_splits",
+    "supervised",
 ]

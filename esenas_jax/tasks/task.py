@@ -27,6 +27,15 @@ class Lens(NamedTuple):
     scale: Array  # float32 [O], multiplied with after that
 
 
+class Exam(NamedTuple):
+    """Examples that no candidate is scored on: each of them counts as an episode, and all do."""
+
+    name: str
+    size: int  # n, at least 2
+    # network, apply -> Evaluation [n]; `statistics` has what is told of it, {name: float32 [n]}
+    evaluate: Callable[[PyTree, Apply], Evaluation]
+
+
 class SingleShot(NamedTuple):
     """A task whose score is one function call."""
 
@@ -34,6 +43,10 @@ class SingleShot(NamedTuple):
     action_size: int
     # key, network, apply -> Evaluation of one candidate; equal keys mean the same examples
     evaluate: Callable[[Key, PyTree, Apply], Evaluation]
+    # What chooses an answer, and what says how good it is: other examples than those of `evaluate`,
+    # and than each other's. Without them `evaluate` does both, with keys that nothing else has.
+    select: Exam | None = None
+    report: Exam | None = None
 
     @property
     def episodes(self) -> int:

@@ -39,6 +39,7 @@ def learning_curve(
     *,
     title: str,
     best: float | None = None,
+    value: str = "return",
 ) -> None:
     """Draw the learning curve of a run as a PNG.
 
@@ -59,17 +60,21 @@ def learning_curve(
         path: the PNG to write; its folder exists.
         title: of the figure; wrapped when it is long.
         best: a return to compare with, drawn as a dashed line: that of the answer, say.
+        value: what the returns are called.
 
     The x axis is `env_steps`, or `generation` when no environment step was taken.
 
     Raises:
         ValueError: if the x axis decreases from one row to the next.
     """
-    save(_learning_curve_figure(rows, title, best), path)
+    save(_learning_curve_figure(rows, title, best, value), path)
 
 
 def _learning_curve_figure(
-    rows: "Sequence[Mapping[str, float | None]]", title: str, best: float | None
+    rows: "Sequence[Mapping[str, float | None]]",
+    title: str,
+    best: float | None,
+    value: str = "return",
 ) -> "Figure":
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -96,7 +101,7 @@ def _learning_curve_figure(
         )
     )
     same = np.isnan(bare) | np.isclose(bare, mean, rtol=1e-5, atol=1e-6)
-    curves = [] if np.isnan(mean).all() else [("return", mean, std, BLUE)]
+    curves = [] if np.isnan(mean).all() else [(value, mean, std, BLUE)]
     if not same.all():
         curves.append(("return without alive bonus", bare, np.full_like(bare, np.nan), VERMILION))
     has_lengths = bool(np.nansum(np.abs(length)) > 0)
@@ -110,7 +115,7 @@ def _learning_curve_figure(
 
     figure = new_figure(5.6 if has_lengths else 4.4)
     used = heading(figure, title, " · ".join(notes))
-    y_names = ("return" + " per episode" * (x_name != "generation"), "episode length\n(steps)")
+    y_names = (value + " per episode" * (x_name != "generation"), "episode length\n(steps)")
     panels = figure.subplots(
         1 + has_lengths,
         sharex=True,
@@ -163,7 +168,9 @@ def _learning_curve_figure(
     return figure
 
 
-def many_curves(rows: "Sequence[Mapping[str, Any]]", path: Path, *, title: str) -> None:
+def many_curves(
+    rows: "Sequence[Mapping[str, Any]]", path: Path, *, title: str, value: str = "return"
+) -> None:
     """Draw the learning curves of many runs of one program as a PNG.
 
     A thin line a seed, and a strong one for the mean over the seeds of a setting, at the mean of
@@ -176,11 +183,14 @@ def many_curves(rows: "Sequence[Mapping[str, Any]]", path: Path, *, title: str) 
             `env_steps` and `exact_mean`.
         path: the PNG to write; its folder exists.
         title: of the figure.
+        value: what the returns are called.
     """
-    save(_many_curves_figure(rows, title), path)
+    save(_many_curves_figure(rows, title, value), path)
 
 
-def _many_curves_figure(rows: "Sequence[Mapping[str, Any]]", title: str) -> "Figure":
+def _many_curves_figure(
+    rows: "Sequence[Mapping[str, Any]]", title: str, y_name: str = "return"
+) -> "Figure":
     from matplotlib import colormaps
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -208,7 +218,7 @@ def _many_curves_figure(rows: "Sequence[Mapping[str, Any]]", title: str) -> "Fig
     figure = new_figure(4.8)
     used = heading(figure, title, " · ".join(notes))
     axes = figure.subplots()
-    plain_axes(axes, "return" + " per episode" * (x_name != "generation"))
+    plain_axes(axes, y_name + " per episode" * (x_name != "generation"))
     axes.set_xlabel(x_name, fontsize=LABEL, color=INK)
     for axis, ticks_wanted in ((axes.yaxis, 6), (axes.xaxis, 8)):
         axis.set_major_locator(MaxNLocator(ticks_wanted, steps=STEPS))

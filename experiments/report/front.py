@@ -41,7 +41,8 @@ def front(points: Sequence[Mapping[str, Any]], cost: str, path: Path, *, title: 
 
     Args:
         points: as in result.json. Read are `return` (mean and standard_error), `report_episodes`,
-            `dominated` and the cost. One whose mean is not finite is left out, and counted.
+            `dominated` and the cost; of an exam `test_accuracy` and `report_examples` in the place
+            of the first two. One whose mean is not finite is left out, and counted.
         cost: a field of `Cost`.
         path: the PNG to write; its folder exists.
         title: of the figure; wrapped when it is long.
@@ -56,17 +57,22 @@ def _front_figure(points: Sequence[Mapping[str, Any]], cost: str, title: str) ->
     def known(value: float | None) -> bool:
         return value is not None and math.isfinite(value)
 
-    drawn = [p for p in points if known(p["return"]["mean"])]
+    examined = bool(points) and "report_examples" in points[0]
+    measure, size = (
+        ("test_accuracy", "report_examples") if examined else ("return", "report_episodes")
+    )
+    drawn = [p for p in points if known(p[measure]["mean"])]
     notes = [f"{len(points):,} architecture{'s' * (len(points) != 1)} under the final weights"]
     if points:
-        notes.append(f"{points[0]['report_episodes']:,} episodes each, on untouched seeds")
+        what = "examples that selected nothing" if examined else "episodes each, on untouched seeds"
+        notes.append(f"{points[0][size]:,} {what}")
     if len(drawn) < len(points):
         notes.append(f"failed, and not drawn: {len(points) - len(drawn):,}")
 
     figure = new_figure(4.8)
     used = heading(figure, title, " · ".join(notes))
     axes = figure.subplots()
-    plain_axes(axes, "return per episode")
+    plain_axes(axes, "test accuracy" if examined else "return per episode")
     axes.set_xlabel(NAMES[cost], fontsize=LABEL, color=INK)
     for axis, wanted in ((axes.yaxis, 6), (axes.xaxis, 8)):
         axis.set_major_locator(MaxNLocator(wanted, steps=STEPS, integer=axis is axes.xaxis))
@@ -80,11 +86,8 @@ def _front_figure(points: Sequence[Mapping[str, Any]], cost: str, title: str) ->
         these = [p for p in drawn if p["dominated"] == dominated]
         if not these:
             continue
-        x, y = [p[cost] for p in these], [p["return"]["mean"] for p in these]
-        half = [
-            p["return"]["standard_error"] * float(t.ppf(0.975, p["report_episodes"] - 1))
-            for p in these
-        ]
+        x, y = [p[cost] for p in these], [p[measure]["mean"] for p in these]
+        half = [p[measure]["standard_error"] * float(t.ppf(0.975, p[size] - 1)) for p in these]
         style = {"color": colour, "markerfacecolor": face, "markersize": 6, "capsize": 3}
         bars = axes.errorbar(x, y, half, fmt="o", linewidth=1.2, label=label, zorder=4, **style)
         handles.append(bars)
