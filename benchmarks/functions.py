@@ -27,6 +27,15 @@ def rastrigin(x: Array) -> Array:
     return jnp.sum(10.0 + x**2 - 10.0 * jnp.cos(2 * math.pi * x))
 
 
+def ackley(x: Array) -> Array:
+    """Return Ackley's funnel of pits, 0 at the origin.
+
+    -20 exp(-0.2 sqrt(mean x_i^2)) - exp(mean cos(2 pi x_i)) + 20 + e.
+    """
+    funnel = -20.0 * jnp.exp(-0.2 * jnp.sqrt(jnp.mean(x**2)))
+    return funnel - jnp.exp(jnp.mean(jnp.cos(2 * math.pi * x))) + 20.0 + math.e
+
+
 def search_over_weights(
     loss: Loss, start: Array, strategy: Strategy, population: Population
 ) -> Search:

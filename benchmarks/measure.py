@@ -105,6 +105,17 @@ def bootstrap(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+) -> tuple[float, tuple[float, float]]:
+    """Return the mean of values [n], and its 95 % percentile-bootstrap interval."""
+    values = np.asarray(values, float)
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(values.size, size=(10_000, values.size))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(values.mean()), (float(low), float(high))
+
+
 def bootstrap_ratio_of_means(
     numerator: Sequence[float] | np.ndarray, denominator: Sequence[float] | np.ndarray
 ) -> tuple[float, tuple[float, float]]:

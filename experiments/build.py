@@ -203,27 +203,27 @@ def pyglove(
     )
 
 
-def alone(search: Search, rule: Rule, devices: int = 1) -> Search:
+def alone(learner: Search, rule: Rule, devices: int = 1) -> Search:
     """One learner: the search by itself."""
     del devices
     if rule.least:
         raise ValueError("rules are for a population of learners, got one alone.")
-    return search
+    return learner
 
 
 def population(
-    search: Search, rule: Rule, number: int = 8, every: int = 10, devices: int = 1
+    learner: Search, rule: Rule, number: int = 8, every: int = 10, devices: int = 1
 ) -> Searcher:
     """A population of learners, and a rule that follows every so many generations."""
-    return make_learners(search, number, rule, every=every, devices=devices)
+    return make_learners(learner, number, rule, every=every, devices=devices)
 
 
 def asynchronous(
-    search: Search, rule: Rule, lags: Sequence[int] = (0,), devices: int = 1
+    learner: Search, rule: Rule, lags: Sequence[int] = (0,), devices: int = 1
 ) -> Searcher:
     """Workers that take turns, whose updates are of states that many updates old."""
-    alone(search, rule, devices)
-    return make_asynchronous(search, lags)
+    alone(learner, rule, devices)
+    return make_asynchronous(learner, lags)
 
 
 def none() -> Rule:
@@ -311,7 +311,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 FROM_ELSEWHERE = {
     "obs_size", "action_size", "space", "genotype", "num_candidates", "num_objectives",
     "policy", "task", "strategy", "controller", "objective", "population",
-    "noise", "devices", "virtual_shards", "search", "rule",
+    "noise", "devices", "virtual_shards", "learner", "rule",
 }  # fmt: skip
 
 _ACTIVATIONS = {
@@ -540,7 +540,7 @@ def _searcher(config: Any, search: Search) -> Searcher:
     return _call(
         "learners",
         config["learners"],
-        search=search,
+        learner=search,
         rule=rules.compose(first, second) if second.least else first,
         devices=config["devices"] if config["devices_share"] == "learners" else 1,
     )

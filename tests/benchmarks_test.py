@@ -27,6 +27,8 @@ from esenas_jax.tasks.task import Environment, Lens, Transition
         (functions.rosenbrock, [0.0, 2.0, 1.0], 100 * 4 + 1 + 100 * 9 + 1),
         (functions.rastrigin, [0.0, 0.0], 0.0),
         (functions.rastrigin, [0.5, 1.0], (10 + 0.25 + 10) + (10 + 1 - 10)),
+        (functions.ackley, [0.0, 0.0], 0.0),
+        (functions.ackley, [3.0, 4.0], -20 * np.exp(-0.2 * np.sqrt(12.5)) + 20),
     ],
 )
 def test_functions_have_their_textbook_values(loss, x, expected):

@@ -1,0 +1,213 @@
+"""A network that reads digits, made small: what each stage costs in accuracy, and saves in bytes.
+
+    python -m benchmarks.compression [--quick] [--json=PATH]
+
+The convolutional network of `experiments/configs/digits.py`, on ten splits of the data, which no
+number here was chosen on (those were chosen on split 100):
+
+- trained by gradient (Adam, 3,000 mini-batches of 256);
+- pruned to a tenth of its weights, by magnitude, and retrained in the same way;
+- its weights shared by k-means, 32 a layer: colours of 5 bits;
+- post-trained by ARS, 300 generations of 32 directions: the shared weights; and, to compare, the
+  pruned network and the whole one; each with additive and with multiplicative noise.
+
+Test accuracy in percent, every split's point, and its difference from the unpruned network on the
+same split, as a mean with a 95 % bootstrap interval over splits. Sizes are those of files that are
+written, read back, and read digits with. What to keep of a run is chosen on validation data.
+
+Splits lie in runs/compression, and are not done again. Fifteen minutes on two cores. --quick has
+two splits and a tenth of the training; nothing is then judged.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.figures import intervals
+from benchmarks.measure import Row, bootstrap_mean, command_line, machine, report
+from esenas_jax import (
+    Population,
+    Starts,
+    choose_answer,
+    controllers,
+    es_enas,
+    gradient_training,
+    policies,
+    strategies,
+    tasks,
+)
+from esenas_jax.policies import Policy
+from esenas_jax.tasks import SingleShot
+from esenas_jax.types import Genotype
+from experiments.command_line import configure_jax
+
+SPLITS = 10
+SHARE, BITS = 0.1, 5
+TRAIN, RATE, GENERATIONS = 3000, 3e-3, 300
+NOISE = {"additive": (0.02, 0.01), "multiplicative": (0.1, 0.05)}  # noise and step size
+STAGES = (
+    "pruned",
+    "pruned, retrained",
+    "shared",
+    *(f"{what}, ARS, {noise} noise" for what in ("whole", "pruned", "shared") for noise in NOISE),
+)
+
+
+def by_gradient(
+    policy: Policy, task: SingleShot, steps: int, params: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return parameters trained on."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
+    train = jax.jit(gradient_training(policy, task, steps, optimizer=optimizer))
+    return np.asarray(train(jax.random.key(seed), jnp.asarray(params))[0])
+
+
+def by_ars(
+    policy: Policy,
+    genotype: Genotype,
+    params: np.ndarray,
+    task: SingleShot,
+    noise: str,
+    generations: int,
+    seed: int,
+) -> np.ndarray:
+    """Return parameters post-trained by augmented random search."""
+    noise_std, step_size = NOISE[noise]
+    strategy = strategies.ars(
+        32, 1, noise_std, step_size, num_elites=16, multiplicative=noise == "multiplicative"
+    )
+    search = es_enas(
+        policy._replace(init=lambda key: jnp.asarray(params)),
+        task,
+        strategy,
+        controllers.constant(policy.space, genotype),
+        population=Population(lanes=8),
+        starts=Starts.GENERATION,
+    )
+    key = jax.random.key(seed)
+
+    @jax.jit
+    def run() -> jax.Array:
+        state, _ = search.run(key, search.init(key), generations)
+        return choose_answer(search, key, state, 2).chosen.params
+
+    return np.asarray(run())
+
+
+def one_split(split: int, shorter: int) -> dict[str, Any]:
+    """Return accuracies by stage, in percent, and sizes in bytes."""
+    task = tasks.digits(split)
+    policy = policies.flax_convolutional(task.obs_size, task.action_size)
+    exam = task.report
+    assert exam is not None
+
+    def accuracy(policy: Policy, params: np.ndarray, genotype: Genotype = ()) -> float:
+        seen = exam.evaluate(policy.bind(jnp.asarray(params), genotype), policy.apply)
+        return 100.0 * float(np.mean(seen.statistics["test_accuracy"]))
+
+    first = np.asarray(policy.init(jax.random.key(split)))
+    whole = by_gradient(policy, task, TRAIN // shorter, first, split)
+    pruned = policies.prune(policy, whole, round(SHARE * policy.max_edges))
+    retrained = by_gradient(pruned.policy, task, TRAIN // shorter, pruned.params, split)
+    shared = policies.quantize(policy, pruned, retrained, BITS)
+    found = {
+        "unpruned": accuracy(policy, whole),
+        "pruned": accuracy(pruned.policy, pruned.params),
+        "pruned, retrained": accuracy(pruned.policy, retrained),
+        "shared": accuracy(shared.policy, shared.params, shared.genotype),
+    }
+    train = functools.partial(by_ars, task=task, generations=GENERATIONS // shorter, seed=split)
+    only = policy.space.sample(jax.random.key(0))
+    for noise in NOISE:
+        ready = train(policy, only, whole, noise=noise)
+        found[f"whole, ARS, {noise} noise"] = accuracy(policy, ready)
+        ready = train(pruned.policy, only, retrained, noise=noise)
+        found[f"pruned, ARS, {noise} noise"] = accuracy(pruned.policy, ready)
+        ready = train(shared.policy, shared.genotype, shared.params, noise=noise)
+        found[f"shared, ARS, {noise} noise"] = accuracy(shared.policy, ready, shared.genotype)
+        # What is deployed is what was written.
+        data = _written_and_read(policies.encode(policy, shared, ready))
+        again = accuracy(policy, policies.decode(policy, data))
+        if again != found[f"shared, ARS, {noise} noise"]:
+            raise AssertionError(f"split {split} reads {again} % from its file")
+        found[f"bytes, {noise} noise"] = len(data)
+    return found | {"bytes of float32": 4 * policy.num_params}
+
+
+def _written_and_read(data: bytes) -> bytes:
+    path = FOLDER / "network.esq"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.read_bytes()
+
+
+FOLDER = Path("runs") / "compression"
+
+
+def measured(split: int, shorter: int) -> dict[str, Any]:
+    """Return what a split comes to, or came to."""
+    path = FOLDER / f"{split}.json"
+    if shorter == 1 and path.exists():
+        return json.loads(path.read_text())
+    found = one_split(split, shorter)
+    if shorter == 1:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    print(f"split {split}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
+    return found
+
+
+def rows_of(found: list[dict[str, Any]], judged: bool) -> list[Row]:
+    """Return the table."""
+
+    def row(name: str, values: list[float], unit: str) -> Row:
+        value, interval = bootstrap_mean(values)
+        return Row(name, value, interval if judged else None, unit)
+
+    accuracies = [
+        row(f"{stage}: accuracy", [f[stage] for f in found], "%") for stage in ("unpruned", *STAGES)
+    ]
+    losses = [
+        row(f"{stage}: less unpruned", [f[stage] - f["unpruned"] for f in found], "points")
+        for stage in STAGES
+    ]
+    sizes = [
+        row(
+            f"shared, ARS, {noise} noise: file",
+            [f[f"bytes, {noise} noise"] for f in found],
+            "bytes",
+        )
+        for noise in NOISE
+    ]
+    whole = Row("unpruned in float32: size", found[0]["bytes of float32"], None, "bytes")
+    return [*accuracies, *losses, *sizes, whole]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = command_line(__doc__)
+    configure_jax()
+    number, shorter = (2, 10) if arguments.quick else (SPLITS, 1)
+    found = [measured(split, shorter) for split in range(number)]
+    rows = rows_of(found, judged=not arguments.quick)
+    report(
+        "compression",
+        rows,
+        arguments.json,
+        lambda path: intervals(
+            [row for row in rows if row.unit != "bytes"],
+            path,
+            "A tenth of the weights, in 5 bits, post-trained by ARS",
+            f"Digits, mean and 95 % interval over {number} splits · {machine()}",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

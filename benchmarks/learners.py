@@ -1,0 +1,313 @@
+"""What rules among learners are worth: each, and pairs, against one ARS of as many evaluations.
+
+    python -m benchmarks.learners [--quick] [--json=PATH]
+
+One ARS of 64 directions and 8 exact evaluations, or eight learners of 8 directions and one: 136
+evaluations a generation, and the same number of generations. Five tasks: the toy regression; the
+digits with a dense network of 64-16-10; Rastrigin's and Ackley's function of 20 weights; and the
+pendulum with a network of 3-8-1. Culling, tabu and `apart` follow every tenth generation, annealing
+and the swarm every one; pairs of rules every tenth.
+
+Every method has the step size and noise that are best for it on each task, out of one grid of five
+on five other seeds, by what it deploys. Temperatures and radii are not tuned: they are the task's
+own scales, given here, by one rule of thumb (`Scale`). The pairs are all of the four rules that do
+best on those five seeds, and the best of them is shown.
+
+What is shown is what is deployed, on episodes, examples or images that selected nothing: its loss
+(regression and functions), its errors in percent (digits), and minus its return (pendulum), as the
+ratio of means to the single ARS over 20 seeds, paired, with a 95 % bootstrap interval. Below 1 the
+rule is better. Seeds see the same task.
+
+Rows lie in runs/learners, and are not measured again. An hour on two cores. --quick has the
+regression and Rastrigin's function with a tenth of the generations; nothing is then judged.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.figures import intervals
+from benchmarks.functions import ackley, rastrigin
+from benchmarks.measure import (
+    Row,
+    bootstrap_mean,
+    bootstrap_ratio_of_means,
+    command_line,
+    machine,
+    report,
+)
+from esenas_jax import (
+    Population,
+    Search,
+    Starts,
+    choose_answer,
+    controllers,
+    es_enas,
+    learners,
+    policies,
+    rules,
+    strategies,
+    tasks,
+)
+from esenas_jax.answer import Answer
+from esenas_jax.policies import Policy
+from esenas_jax.rules import Rule
+from esenas_jax.tasks import Task
+from esenas_jax.types import Array, Evaluation, Key, PyTree
+from experiments.command_line import configure_jax
+
+SEEDS, TUNING_SEEDS = 20, 5
+LEARNERS, DIRECTIONS = 8, 8
+# Step size and noise, as multiples of the task's.
+GRID = ((1.0, 1.0), (0.3, 1.0), (3.0, 1.0), (1.0, 0.3), (1.0, 3.0))
+QUICK = ("regression", "Rastrigin")
+SINGLE = "one ARS"
+
+
+class Problem(NamedTuple):
+    """What is learnt, for how long, and on what scales."""
+
+    policy: Policy
+    task: Task
+    noise_std: float
+    step_size: float
+    generations: int
+    score_scale: float  # by how much scores of a learner differ from one generation to the next
+    starts: Starts = Starts.GENERATION
+    # What an answer is worth, the less the better.
+    loss: Callable[[Answer], Array] = lambda answer: -jnp.mean(answer.report.episode_return)
+
+
+def regression() -> Problem:
+    """The toy regression of `experiments/configs/regression_ars.py`."""
+    task = tasks.polynomial_regression(jax.random.key(0))
+    policy = policies.dense(
+        task.obs_size, (), 1, output_activation=policies.identity, weight_init=policies.normal
+    )
+    return Problem(policy, task, 0.1, 0.1, 300, score_scale=0.1)
+
+
+def digits() -> Problem:
+    """Handwritten digits, split 100."""
+    task = tasks.digits(100)
+    policy = policies.flax_dense(task.obs_size, task.action_size, hidden=(16,))
+
+    def errors(answer: Answer) -> Array:
+        return 100.0 * (1.0 - jnp.mean(answer.report.statistics["test_accuracy"]))
+
+    return Problem(policy, task, 0.1, 0.1, 300, score_scale=0.05, loss=errors)
+
+
+def function(loss: Callable[[Array], Array], **more: Any) -> Problem:
+    """A function of 20 weights that start uniformly in [-5, 5]."""
+    plain = policies.dense(20, (), 1)
+    policy = plain._replace(
+        bind=lambda params, genotype: params,
+        init=lambda key: jax.random.uniform(key, (20,), minval=-5.0, maxval=5.0),
+    )
+
+    def evaluate(key: Key, network: PyTree, apply: object) -> Evaluation:
+        return tasks.single_score(-loss(network))
+
+    task = tasks.SingleShot(20, 1, evaluate)
+    return Problem(policy, task, starts=Starts.FIXED, **more)
+
+
+def pendulum() -> Problem:
+    """The pendulum, an episode a candidate."""
+    task = tasks.episodes(tasks.pendulum(), horizon=200, normalizer=tasks.ars_normalizer())
+    policy = policies.dense(task.obs_size, (8,), task.action_size)
+    return Problem(policy, task, 0.3, 0.3, 100, 50.0, starts=Starts.CANDIDATE)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "regression": regression,
+    "digits": digits,
+    "Rastrigin": lambda: function(
+        rastrigin, noise_std=0.3, step_size=0.1, generations=300, score_scale=5.0
+    ),
+    "Ackley": lambda: function(
+        ackley, noise_std=0.3, step_size=0.1, generations=300, score_scale=0.5
+    ),
+    "pendulum": pendulum,
+}
+
+
+class Scale(NamedTuple):
+    """Numbers of rules that have a unit."""
+
+    temperature: float  # that a typical worsening is kept at with probability 1/e, and cools
+    radius: float  # ten steps
+
+
+def rule(name: str, problem: Problem) -> Rule:
+    """Return a rule with the numbers of a problem."""
+    scale = Scale(problem.score_scale, 10 * problem.step_size)
+    made: dict[str, Callable[[], Rule]] = {
+        "none": rules.compose,
+        "culling, clones of the best": rules.culling,
+        "culling, clones of survivors": lambda: rules.culling(0.5, rules.clones_of_survivors),
+        "culling, bred": lambda: rules.culling(0.5, rules.bred),
+        "culling, crossed": lambda: rules.culling(0.5, rules.crossed),
+        "annealing": lambda: rules.annealing(
+            scale.temperature, lambda t: 1.0 - jnp.minimum(t / problem.generations, 1.0)
+        ),
+        "tabu": lambda: rules.tabu(scale.radius),
+        "apart from the best": lambda: rules.apart(scale.radius),
+        "swarm": rules.swarm,
+    }
+    return made[name]()
+
+
+RULES = (
+    "none",
+    "culling, clones of the best",
+    "culling, clones of survivors",
+    "culling, bred",
+    "culling, crossed",
+    "annealing",
+    "tabu",
+    "apart from the best",
+    "swarm",
+)
+EVERY = {"annealing": 1, "swarm": 1}  # the others ten, and pairs
+
+
+def losses_of(
+    problem: Problem, method: str, generations: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the function from seeds [M] and settings [M, 2] to losses of what is deployed [M]."""
+    several = method != SINGLE
+    directions, exact = (DIRECTIONS, 1) if several else (LEARNERS * DIRECTIONS, LEARNERS)
+    search: Search = es_enas(
+        problem.policy,
+        problem.task,
+        strategies.ars(directions, exact, num_elites=directions // 2),
+        controllers.constant(problem.policy.space),
+        population=Population(lanes=64),
+        starts=problem.starts,
+    )
+    names = method.split(" and ")
+    searcher = search
+    if several:
+        rule_ = rules.compose(*(rule(name, problem) for name in names))
+        every = EVERY.get(method, 10)
+        searcher = learners(search, LEARNERS, rule_, every=every)
+
+    def run(seed: Array, setting: Array) -> Array:
+        key = jax.random.key(seed)
+        state: Any = searcher.init(key)
+        inner = state.learners if several else state
+        hyper = jax.tree.map(
+            lambda x, value: jnp.broadcast_to(value, x.shape),
+            inner.strategy.hyper,
+            type(inner.strategy.hyper)(noise_std=setting[1], step_size=setting[0]),
+        )
+        inner = inner._replace(strategy=inner.strategy._replace(hyper=hyper))
+        state = state._replace(learners=inner) if several else inner
+        state, _ = searcher.run(key, state, generations)
+        return problem.loss(choose_answer(search, key, searcher.deployed(state), 64))
+
+    compiled = jax.jit(jax.vmap(run))
+    return lambda seeds, settings: np.asarray(
+        compiled(jnp.asarray(seeds, jnp.uint32), jnp.asarray(settings, jnp.float32)), float
+    )
+
+
+FOLDER = Path("runs") / "learners"
+
+
+def measured(name: str, problem: Problem, method: str, quick: bool) -> dict[str, Any]:
+    """Return the losses of a method: on the tuning seeds, and on those of the table."""
+    path = FOLDER / f"{name}_{method}.json".replace(" ", "_").replace(",", "")
+    if not quick and path.exists():
+        return json.loads(path.read_text())
+    train = losses_of(problem, method, problem.generations // (10 if quick else 1))
+    grid = np.array([(a * problem.step_size, b * problem.noise_std) for a, b in GRID])
+    # As many runs at a time as the table has, so that one program serves both.
+    seeds = np.arange(1000, 1000 + TUNING_SEEDS)
+    tried = []
+    for some in (grid[:4], grid[4:].repeat(4, axis=0)):
+        losses = train(np.tile(seeds, 4), some.repeat(TUNING_SEEDS, axis=0)).reshape(4, -1)
+        tried.append(np.where(np.isfinite(losses), losses, math.inf).mean(axis=1))
+    scores = np.concatenate([tried[0], tried[1][:1]])
+    best = int(np.argmin(scores))
+    found = train(np.arange(SEEDS), np.tile(grid[best], (SEEDS, 1)))
+    result = {
+        "tuning": float(scores[best]),
+        "step_size": grid[best][0],
+        "noise_std": grid[best][1],
+        "losses": found.tolist(),
+    }
+    print(
+        f"{name}, {method}: {found.mean():.4g} with step {grid[best][0]:g}, noise "
+        f"{grid[best][1]:g}",
+        flush=True,
+    )
+    if not quick:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result))
+    return result
+
+
+def rows_of(name: str, problem: Problem, quick: bool) -> list[Row]:
+    """Return the rows of a task."""
+    single = measured(name, problem, SINGLE, quick)
+    found = {method: measured(name, problem, method, quick) for method in RULES}
+    four = sorted(RULES[1:], key=lambda method: found[method]["tuning"])[:4]
+    pairs = [
+        f"{a} and {b}"
+        for a, b in itertools.combinations(four, 2)
+        # Who is culled stands last: by the scores of the weights that learners are back at.
+        for a, b in [(b, a) if a.startswith("culling") else (a, b)]
+    ]
+    pair = {method: measured(name, problem, method, quick) for method in pairs}
+    best = min(pairs, key=lambda method: pair[method]["tuning"])
+    rows = []
+    for method, mine in [*found.items(), (f"best pair: {best}", pair[best])]:
+        value, interval = bootstrap_ratio_of_means(mine["losses"], single["losses"])
+        rows.append(
+            Row(f"{name}, {method}", value, None if quick else interval, "x the loss of one ARS")
+        )
+    value, interval = bootstrap_mean(single["losses"])
+    return [
+        Row(f"{name}, {SINGLE}", value, None if quick else interval, f"loss, {name}"),
+        *rows,
+    ]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = command_line(__doc__)
+    configure_jax()
+    rows: list[Row] = []
+    for name, make in PROBLEMS.items():
+        if not arguments.quick or name in QUICK:
+            rows += rows_of(name, make(), arguments.quick)
+        else:
+            rows += [
+                Row(f"{name}, {method}", None, None, "x the loss of one ARS")
+                for method in (*RULES, "best pair")
+            ]
+    report(
+        "learners",
+        rows,
+        arguments.json,
+        lambda path: intervals(
+            [row for row in rows if row.unit.startswith("x")],
+            path,
+            "Rules among eight learners against one ARS (below 1: better)",
+            f"Ratios of mean losses and 95 % intervals over {SEEDS} seeds · {machine()}",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
