@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from esenas_jax import _checks
 from esenas_jax.population import AXIS
 from esenas_jax.search import Metrics, Search, SearchState
+from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Array, Key, PyTree, Shared
 
 MAX_DISCARDED = 3  # generations in a row, in every run; after that nothing will change
@@ -68,7 +69,7 @@ def runs(
     if number is not None:
         axes = by_run(search, 0)
         begin = jax.vmap(begin, out_axes=axes)
-        step = jax.vmap(step, in_axes=(0, axes), out_axes=(axes, 0))
+        step = _of_all(search)
 
     def advance(run_key: Key, state: SearchState, limit: Array) -> tuple[SearchState, Metrics]:
         metrics = jax.eval_shape(step, run_key, state)[1]
@@ -102,6 +103,41 @@ def runs(
             check_vma=False,
         )
     return Runs(begin, advance)
+
+
+def _of_all(search: Search) -> Callable[[Key, SearchState], tuple[SearchState, Metrics]]:
+    """Return a generation of all runs.
+
+    Episodes of all runs share the lanes. Single shots end all at once: where the candidates of one
+    run fill the lanes, runs take turns, for noise and networks of 64 learners at once would leave
+    every cache.
+    """
+    lanes = search.population.lanes_for(search.task)
+    if isinstance(search.task, Episodes) or search.num_candidates < lanes:
+        axes = by_run(search, 0)
+        return jax.vmap(search.step, in_axes=(0, axes), out_axes=(axes, 0))
+    shared = jax.tree.leaves(by_run(search, False, True))
+
+    def step(run_keys: Key, states: SearchState) -> tuple[SearchState, Metrics]:
+        leaves, structure = jax.tree.flatten(states)
+
+        def whole(own: list[Array]) -> SearchState:
+            rest = iter(own)
+            return structure.unflatten(
+                x if s else next(rest) for x, s in zip(leaves, shared, strict=True)
+            )
+
+        def own(state: SearchState) -> list[Array]:
+            return [x for x, s in zip(jax.tree.leaves(state), shared, strict=True) if not s]
+
+        def one(given: tuple[Key, list[Array]]) -> tuple[list[Array], Metrics]:
+            state, metrics = search.step(given[0], whole(given[1]))
+            return own(state), metrics
+
+        after, metrics = jax.lax.map(one, (run_keys, own(states)))
+        return whole(after), metrics
+
+    return step
 
 
 def variable(search: Search) -> dict[str, Array]:

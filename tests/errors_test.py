@@ -329,6 +329,14 @@ CONFIGS = {
         "virtual_shards", 12,
         "search: a generation of 11 candidates can be cut into at most as many shards .*, got 12.",
     ),
+    "a mini-batch of more images than there are": (
+        "task", {"name": "digits", "split_seed": 0, "batch_size": 5000},
+        "task: batch_size must be at most the 1259 examples to train on, got 5000.",
+    ),
+    "a split that there is not": (
+        "task", {"name": "digits", "split_seed": -1, "batch_size": 32},
+        "task: split_seed must be at least 0, got -1.",
+    ),
     "generations": ("generations", 0, r"generations must be in \[1, 2147483647\], got 0."),
     "answer": ("answer_episodes", 1, "answer_episodes must be at least 2, got 1."),
     "checkpoints": ("checkpoint_every", 0, "checkpoint_every must be at least 1, got 0."),
