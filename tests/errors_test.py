@@ -128,7 +128,7 @@ COMMAND = {
         "cannot load the config .*README.md: SyntaxError: .*",
     ),
     "unknown variant": (
-        [f"--config={REGRESSION}:smokeest"],
+        [f"--config={REGRESSION}:decay,smokeest"],
         "cannot load the config .*: a config's variant must be smoke, got 'smokeest'.",
     ),
     "workdir in a file": (
@@ -192,7 +192,7 @@ CONFIGS = {
         "controller.name must be one of constant, .*, regularized_evolution, reinforce, got 'x'.",
     ),
     "unknown task": (
-        "task.name", "x", "task.name must be one of environment, regression, got 'x'.",
+        "task.name", "x", "task.name must be one of digits, environment, regression, got 'x'.",
     ),
     "name alone": (
         "controller.name", "random",
