@@ -17,7 +17,7 @@ from esenas_jax import _checks
 from esenas_jax.population import AXIS
 from esenas_jax.rules import Moved, Rule, compose
 from esenas_jax.rules.rule import each, taken
-from esenas_jax.runs import by_run
+from esenas_jax.runs import all_of, by_run
 from esenas_jax.search import Metrics, Search, SearchState
 from esenas_jax.types import Array, Key, PyTree, Stream, stream
 
@@ -137,7 +137,7 @@ def learners(
         first = 0 if devices == 1 else jax.lax.axis_index(AXIS) * here
         keys = slots(run_key, first + jnp.arange(here, dtype=jnp.int32))
         before = state.learners
-        after, metrics = jax.vmap(search.step, in_axes=(0, axes), out_axes=(axes, 0))(keys, before)
+        after, metrics = all_of(search)(keys, before)
         metrics = gathered(metrics)
         scores = jnp.where(jnp.isfinite(metrics.exact_score), metrics.exact_score, -jnp.inf)
 

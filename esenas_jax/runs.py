@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from esenas_jax import _checks
 from esenas_jax.population import AXIS
 from esenas_jax.search import Metrics, Search
+from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Array, Key, PyTree, Shared
 
 if TYPE_CHECKING:  # they are made of runs
@@ -76,7 +77,7 @@ def runs(
     if number is not None:
         axes = by_run(search, 0)
         begin = jax.vmap(begin, out_axes=axes)
-        step = jax.vmap(step, in_axes=(0, axes), out_axes=(axes, 0))
+        step = all_of(search)
 
     def advance(run_key: Key, state: Any, limit: Array) -> tuple[Any, Metrics]:
         metrics = jax.eval_shape(step, run_key, state)[1]
@@ -110,6 +111,44 @@ def runs(
             check_vma=False,
         )
     return Runs(begin, advance)
+
+
+def all_of(search: Searcher) -> Callable[[Key, Any], tuple[Any, Metrics]]:
+    """Return a generation of all runs, or learners: keys [M], states [M] -> states, metrics [M].
+
+    Episodes of all runs share the lanes. Single shots end all at once: where the candidates of one
+    run fill the lanes, runs take turns, for noise and networks of 64 learners at once would leave
+    every cache.
+    """
+    if (
+        not isinstance(search, Search)
+        or isinstance(search.task, Episodes)
+        or search.num_candidates < search.population.lanes_for(search.task)
+    ):
+        axes = by_run(search, 0)
+        return jax.vmap(search.step, in_axes=(0, axes), out_axes=(axes, 0))
+    shared = jax.tree.leaves(by_run(search, False, True))
+
+    def step(run_keys: Key, states: Any) -> tuple[Any, Metrics]:
+        leaves, structure = jax.tree.flatten(states)
+
+        def whole(own: list[Array]) -> Any:
+            rest = iter(own)
+            return structure.unflatten(
+                x if s else next(rest) for x, s in zip(leaves, shared, strict=True)
+            )
+
+        def own(state: Any) -> list[Array]:
+            return [x for x, s in zip(jax.tree.leaves(state), shared, strict=True) if not s]
+
+        def one(given: tuple[Key, list[Array]]) -> tuple[list[Array], Metrics]:
+            state, metrics = search.step(given[0], whole(given[1]))
+            return own(state), metrics
+
+        after, metrics = jax.lax.map(one, (run_keys, own(states)))
+        return whole(after), metrics
+
+    return step
 
 
 def variable(search: Searcher) -> dict[str, Array]:

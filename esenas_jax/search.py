@@ -325,13 +325,21 @@ def es_enas(
     # --- evaluation -------------------------------------------------------------------------------
 
     def evaluate(state: SearchState, candidates: Candidate) -> Evaluation:
-        """Evaluate candidates that exist, with a leading axis [N] on every leaf."""
+        """Evaluate candidates of one generation that exist, with a leading [N] on every leaf.
+
+        A single-shot task shows all of them the first one's examples where `starts` says that they
+        see the same.
+        """
+        shared = starts in (Starts.FIXED, Starts.GENERATION)
 
         def bound(given: tuple[Candidate, Lens], i: Array) -> tuple[PyTree, Any]:
             mine = jax.tree.map(lambda x: x[i], given[0])
             if i.ndim == 0:
                 return bind(mine.params, mine.genotype), mine.key
-            return jax.vmap(bind)(mine.params, mine.genotype), lambda i: given[0].key[i]
+            # As `step` has them: what is shared is not mapped, and gives the same bits.
+            key = given[0].key
+            networks = jax.vmap(bind)(mine.params, mine.genotype)
+            return networks, lambda i: key[0] if shared else key[i]
 
         given = (candidates, task.lens(state.moments))
         ids = jnp.arange(candidates.params.shape[0], dtype=jnp.int32)

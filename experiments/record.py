@@ -174,7 +174,8 @@ def _pictures(
     many = "run" in rows[0]
     if exam is not None:
         which = " of the best run" * many
-        told = [f"{name}{which} {value}" for name, value in list(measured(shown, "").items())[:-1]]
+        lines = list(measured(shown, "").items())[:-1]
+        told = [f"{name.lower()}{which} {value}" for name, value in lines]
         title = ", ".join([title, *told])
     (many_curves if many else learning_curve)(
         rows,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import functions, lanes, memory, noise, scaling
+from benchmarks import functions, lanes, memory, noise, random_search, scaling
 from benchmarks import policies as policies_benchmark
 from benchmarks.figures import intervals, new_panels
 from benchmarks.figures import lines as draw_lines
@@ -221,3 +221,30 @@ def test_pyglove_and_we_propose_from_the_same_space():
     space = policies.edge_pruned(pyglove.INPUTS, (), pyglove.OUTPUTS, num_edges=pyglove.KEPT).space
     genotype = space.sample(jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(genotype)) == pyglove.KEPT
+
+
+def test_both_forms_in_pytorch_take_the_same_steps_and_learn():
+    torch = pytest.importorskip("torch")
+    loop, vectorised = (random_search.pytorch(torch, form) for form in (False, True))
+    one, other = loop().numpy(), vectorised().numpy()
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    target = 5.0 * torch.randn(5, generator=torch.Generator().manual_seed(0)).numpy()
+    assert np.linalg.norm(one - target) < 0.5 * np.linalg.norm(target)
+
+
+def test_without_pytorch_its_rows_are_there_and_not_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    rows = random_search.beside_pytorch(5)
+    assert [(row.value, row.holds, row.target) for row in rows] == [
+        (None, None, 20.0), (None, None, 1.0)
+    ]  # fmt: skip
+    assert "pip install -e '.[torch]'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [None, 0.97])
+def test_what_random_search_learns_is_drawn_measured_or_not(value, tmp_path):
+    falling = [np.geomspace(10, 1e-6 * (seed + 1), 500) for seed in range(5)]
+    curves = {"constant": falling, "decay": falling}
+    rows = [Row(f"split {k}", value, None, "test accuracy") for k in range(5)]
+    random_search.draw(curves, {1: 0.03, 64: 0.04}, rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

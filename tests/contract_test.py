@@ -57,6 +57,9 @@ TASKS = {
         counting(), horizon=12, normalizer=tasks.es_normalizer()
     ),
     "regression": lambda: tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=64),
+    "classification": lambda: tasks.supervised(
+        tasks.Examples(np.eye(6, dtype=np.float32), np.arange(6) % 2), 2, batch_size=4
+    ),
     "pendulum": lambda: tasks.episodes(tasks.pendulum(), horizon=24),
     "pendulum normalized as es": lambda: tasks.episodes(
         tasks.pendulum(), horizon=24, normalizer=tasks.es_normalizer()
@@ -92,6 +95,12 @@ MORE_POLICIES = {
     "toeplitz": lambda o, a: policies.toeplitz(o, (4,), a),
     "circulant": lambda o, a: policies.circulant(o, (4,), a),
     "from_flax": lambda o, a: policies.from_flax(nn.Dense(a), jnp.zeros(o), num_edges=2),
+    "flax_dense": lambda o, a: policies.flax_dense(
+        o, a, hidden=(4,), search="edges", num_edges=5, compute_dtype="bfloat16"
+    ),
+    "flax_convolutional": lambda o, a: policies.flax_convolutional(
+        o, a, image=(o, 1, 1), channels=(2,), strides=(1,), search="partition", num_partitions=3
+    ),
 }
 STRATEGIES = {
     "es": lambda: strategies.es(6, 3, 0.1, 0.05),
@@ -142,6 +151,7 @@ OPTIONS = {
 TABLE = [
     ("regression", "linear", "ars V2-t", "constant", "every other"),
     ("regression", "op_edges", "es, forward", "regularized_evolution", "defaults"),
+    ("classification", "edge_pruned", "es", "regularized_evolution", "every other"),
     ("integers normalized as es", "dense", "es", "constant", "defaults"),
     ("regression", "boolean_mask", "ars V2-t", "nsga2", "pareto"),
     ("regression", "boolean_mask", "es", "hill_climbing", "released product"),

@@ -128,7 +128,7 @@ COMMAND = {
         "cannot load the config .*README.md: SyntaxError: .*",
     ),
     "unknown variant": (
-        [f"--config={REGRESSION}:smokeest"],
+        [f"--config={REGRESSION}:decay,smokeest"],
         "cannot load the config .*: a config's variant must be smoke, got 'smokeest'.",
     ),
     "workdir in a file": (
@@ -192,7 +192,7 @@ CONFIGS = {
         "controller.name must be one of constant, .*, regularized_evolution, reinforce, got 'x'.",
     ),
     "unknown task": (
-        "task.name", "x", "task.name must be one of environment, regression, got 'x'.",
+        "task.name", "x", "task.name must be one of digits, environment, regression, got 'x'.",
     ),
     "name alone": (
         "controller.name", "random",
@@ -356,6 +356,14 @@ CONFIGS = {
     "an unknown rule": (
         "rule.name", "x",
         "rule.name must be one of annealing, apart, culling, none, swarm, tabu, got 'x'.",
+    ),
+    "a mini-batch of more images than there are": (
+        "task", {"name": "digits", "split_seed": 0, "batch_size": 5000},
+        "task: batch_size must be at most the 1259 examples to train on, got 5000.",
+    ),
+    "a split that there is not": (
+        "task", {"name": "digits", "split_seed": -1, "batch_size": 32},
+        "task: split_seed must be at least 0, got -1.",
     ),
     "generations": ("generations", 0, r"generations must be in \[1, 2147483647\], got 0."),
     "answer": ("answer_episodes", 1, "answer_episodes must be at least 2, got 1."),

@@ -86,8 +86,9 @@ def test_a_scan_of_steps_is_the_steps():
     population, step = compiled("annealing and culling")
     state, metrics = jax.jit(population.run, static_argnums=2)(KEY, population.init(KEY), 5)
     again, rows = carry_out(population, step, 5)
-    equal(state, again)
-    equal(metrics.exact_score, rows.exact_score)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, state, again)
+    close(metrics.exact_score, rows.exact_score)
 
 
 def test_the_rule_follows_every_second_generation():

@@ -235,3 +235,15 @@ def test_a_program_whose_runs_all_fail_stops_after_three_generations():
 def test_bad_input_is_refused_in_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         runs(simple(), **arguments)
+
+
+@pytest.mark.parametrize("noise", [None, strategies.shared_table(2**10)])
+def test_runs_that_take_turns_are_those_that_go_together(noise):
+    values = {"strategy.noise_std": STDS}
+    turns, together = (
+        carry_out(functools.partial(simple, noise, lanes=lanes), KEYS, values, 3, number=4)
+        for lanes in (9, 10)  # of 9 candidates
+    )
+    close(turns[0].strategy, together[0].strategy)
+    close(turns[1].exact_mean, together[1].exact_mean)
+    assert len(set(turns[1].exact_mean[2].tolist())) == 4

@@ -1,5 +1,9 @@
 """The toy regression: recover a random polynomial."""
 
+import itertools
+import operator
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -33,12 +37,57 @@ def polynomial_regression(
 
     def evaluate(key: Key, network: PyTree, apply: Apply) -> Evaluation:
         x = jax.random.normal(key, (batch_size,), jnp.float32)
-        features = jnp.vander(x, degree + 1, increasing=True)
-        predicted = jax.vmap(apply, in_axes=(None, 0))(network, features)[:, 0]
-        score = -jnp.mean(optax.losses.huber_loss(predicted, features @ target))
-        return single_score(score)
+        # Products, where `jnp.vander` takes powers, which take as long as all the rest.
+        powers = itertools.accumulate([jnp.ones_like(x)] + degree * [x], operator.mul)
+        features = jnp.stack(list(powers), axis=1)
+        return single_score(-_mean_loss(apply)(network, features, features @ target))
 
     return SingleShot(obs_size=degree + 1, action_size=1, evaluate=evaluate)
+
+
+def _mean_loss(apply: Apply) -> Callable[[PyTree, Array, Array], Array]:
+    """Return the function from a network, features [B, O] and targets [B] to the mean smooth L1.
+
+    Of candidates that share their examples, predictions are laid out by example: a matrix product
+    makes them so, and to turn them around takes longer than the rest (64 candidates of 2,048
+    examples: 135 us, and 55 us without). A mean is a product too: XLA adds the terms of a sum one
+    by one on CPUs (420 us).
+    """
+
+    def loss(network: PyTree, features: Array, targets: Array) -> Array:
+        predicted = jax.vmap(apply, in_axes=(None, 0))(network, features)[:, 0]
+        return _mean(optax.losses.huber_loss(predicted, targets))
+
+    shared = jax.custom_batching.custom_vmap(loss)
+
+    @shared.def_vmap
+    def _(
+        size: int, batched: list[PyTree], network: PyTree, features: Array, targets: Array
+    ) -> tuple[Array, bool]:
+        del size
+        axes = jax.tree.map(lambda b: 0 if b else None, batched)
+        if any(batched[1:]):
+            return jax.vmap(loss, in_axes=tuple(axes))(network, features, targets), True
+
+        def one(x: Array) -> Array:
+            return jax.vmap(lambda mine: apply(mine, x)[0], in_axes=(axes[0],))(network)
+
+        predicted = jax.vmap(one)(features)  # [B, candidates]
+        wanted = jnp.broadcast_to(targets[:, None], predicted.shape)
+        return _mean(optax.losses.huber_loss(predicted, wanted)), True
+
+    # A rule for vmap has no gradient: that is the loss's own.
+    differentiable = jax.custom_vjp(shared)
+    differentiable.defvjp(
+        lambda *given: jax.vjp(loss, *given), lambda gradient, cotangent: gradient(cotangent)
+    )
+    return differentiable
+
+
+def _mean(losses: Array) -> Array:
+    """Return the mean over the first axis."""
+    weights = jnp.full(losses.shape[0], 1.0 / losses.shape[0], losses.dtype)
+    return jnp.matmul(weights, losses, precision=jax.lax.Precision.HIGHEST)
 
 
 def single_score(score: Array) -> Evaluation:
