@@ -21,20 +21,21 @@ class AsynchronousState(NamedTuple):
     """Everything that the next update needs. Its tree, shapes and dtypes never change."""
 
     now: SearchState
-    past: Source  # [S + 1], of the last states: that of update t in place t mod (S + 1)
+    past: Source  # [S + 1], the last states: that before update u in place u mod (S + 1)
+    updates: Array  # int32 [], u: generations less those that were discarded
 
     @property
     def generation(self) -> Array:
-        """Updates so far, int32 []."""
+        """Generations so far, int32 []."""
         return self.now.generation
 
     @property
     def discarded(self) -> Array:
-        """Updates discarded in a row, int32 []."""
+        """Generations discarded in a row, int32 []."""
         return self.now.discarded
 
     def rewound(self, lost: Array) -> "AsynchronousState":
-        """Return the state before the last `lost` updates, if all of them were discarded."""
+        """Return the state before the last `lost` generations, if all of them were discarded."""
         return self._replace(now=self.now.rewound(lost))
 
 
@@ -60,9 +61,10 @@ class Asynchronous(NamedTuple):
 def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
     """Return the search with W workers that take turns.
 
-    Update t is worker t mod W's: its candidates, all N of them, are made from the state that was
-    there lags[t mod W] updates ago, of the first state until there were as many. What it learns
-    moves the state as it is now. With one worker without a lag this is the search itself.
+    Update u is worker u mod W's: its candidates, all N of them, are made from the state that was
+    there lags[u mod W] updates ago, of the first state until there were as many. What it learns
+    moves the state as it is now; a worker whose generation is discarded tries again. With one
+    worker without a lag this is the search itself.
 
     Args:
         search: what the workers share.
@@ -70,8 +72,8 @@ def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
             states are kept.
 
     Raises:
-        TypeError, ValueError: if there is no worker, a lag is negative, or the controller is on
-            the host.
+        TypeError, ValueError: if there is no worker, a lag is negative, the controller is on the
+            host, or architectures are kept for several generations.
 
     Example:
         >>> import jax
@@ -94,22 +96,27 @@ def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
         raise ValueError(
             "a search with late updates must have a controller on the device, got one on the host."
         )
+    if search.propose_every > 1 and max(lags):
+        raise ValueError(
+            f"a search with late updates must propose every generation, got propose_every "
+            f"{search.propose_every}."
+        )
     kept = max(lags) + 1
     by_worker = np.array(lags, np.int32)
 
     def init(run_key: Key) -> AsynchronousState:
         now = search.init(run_key)
         past = _own(lambda x: jnp.broadcast_to(x[None], (kept, *x.shape)), now.source)
-        return AsynchronousState(now, past)
+        return AsynchronousState(now, past, jnp.int32(0))
 
     def step(run_key: Key, state: AsynchronousState) -> tuple[AsynchronousState, Metrics]:
-        t = state.generation
-        place = t % kept
-        past = _own(lambda all_, x: all_.at[place].set(x), state.past, state.now.source)
-        lag = jnp.minimum(jnp.asarray(by_worker)[t % len(lags)], t)
-        seen = _own(lambda x: x[(t - lag) % kept], past)
+        u = state.updates
+        past = _own(lambda all_, x: all_.at[u % kept].set(x), state.past, state.now.source)
+        lag = jnp.minimum(jnp.asarray(by_worker)[u % len(lags)], u)
+        seen = _own(lambda x: x[(u - lag) % kept], past)
         now, metrics = search.step_from(run_key, seen, state.now)
-        return AsynchronousState(now, past), metrics
+        learnt = (now.discarded == 0).astype(jnp.int32)
+        return AsynchronousState(now, past, u + learnt), metrics
 
     def run(
         run_key: Key, state: AsynchronousState, updates: int

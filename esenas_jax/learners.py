@@ -105,6 +105,11 @@ def learners(
             f"learners must have a controller on the device: one on the host does one run at a "
             f"time, got number {number}."
         )
+    if every % search.propose_every:
+        raise ValueError(
+            f"every must be a multiple of the search's propose_every, {search.propose_every}: a "
+            f"clone would change its architectures within a block, got {every}."
+        )
     if _checks.integer("devices", devices, 1) > 1:  # to ask for their number starts them
         _checks.integer("devices", devices, 1, jax.device_count())
     if number % devices or (devices > 1 and search.shards > 1):
@@ -142,7 +147,8 @@ def learners(
         scores = jnp.where(jnp.isfinite(metrics.exact_score), metrics.exact_score, -jnp.inf)
 
         def together(memory: PyTree) -> tuple[PyTree, SearchState, dict[str, Array]]:
-            key = stream(run_key, state.generation, Stream.RULE)
+            # Slots have the keys 0 .. M - 1.
+            key = stream(jax.random.fold_in(run_key, number), state.generation, Stream.RULE)
             moved = Moved(gathered(before), gathered(after), scores)
             memory, moved, told = rule.apply(key, memory, moved)
             mine = each(lambda x: jax.lax.dynamic_slice_in_dim(x, first, here), moved.after)

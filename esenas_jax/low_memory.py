@@ -97,13 +97,13 @@ def low_memory(
 
     which is kept with probability min(1, exp((R_b - L_b) / temperature)), L_b being
     the proposal's loss and R_b what is remembered of that mini-batch: the loss of the weights kept
-    when it last came up, where they were (the mean of both sides, if the proposal was not).
-    Everything is kept the first time.
+    when it last came up, where they were (the mean of both sides, if the proposal was not kept, and
+    the first time).
 
     Mini-batches come up in proportion to p_b = (1 - uniform_share) R_b^priority / sum R^priority
     + uniform_share / B (prioritised replay, arXiv 1511.05952, section 3.3, by loss; those never met
-    count as the largest), and w_b = (1 / (B p_b))^correction, which at 1 makes the expected step
-    that of mini-batches drawn uniformly.
+    count as the largest), and w_b = (1 / (B p_b))^correction, which at 1 makes the expected
+    proposal that of mini-batches drawn uniformly.
 
     Args:
         policy: the network, whose architecture is drawn once.
@@ -213,9 +213,8 @@ def low_memory(
         moved_loss = loss_at(proposal)
         mean = (plus + minus) / 2.0
         sound = jnp.isfinite(mean) & jnp.isfinite(proposal).all()
-        wants = metropolis(
-            stream(run_key, t, Stream.RULE), moved_loss - state.losses[b], temperature
-        )
+        remembered = jnp.where(jnp.isfinite(state.losses[b]), state.losses[b], mean)
+        wants = metropolis(stream(run_key, t, Stream.RULE), moved_loss - remembered, temperature)
         # A loss that is not finite is never kept, whatever the temperature.
         kept = sound & wants & jnp.isfinite(moved_loss)
         seen = jnp.where(kept, moved_loss, jnp.where(sound, mean, state.losses[b]))

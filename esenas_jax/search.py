@@ -133,6 +133,7 @@ class Search(NamedTuple):
     controller: Controller
     objective: Objective
     population: Population
+    propose_every: int  # generations that candidates keep their architectures for
     init: Callable[[Key], SearchState]
     candidate: Callable[[Key, SearchState, Array, Array], Candidate]
     evaluate: Callable[[SearchState, Candidate], Evaluation]
@@ -414,6 +415,7 @@ def es_enas(
                 arrived,
                 population.total(strategy.num_directions),
                 lambda i: policy.used(jax.tree.map(lambda x: x[place[i]], genotypes)),
+                source.strategy.params,
             )
         with jax.named_scope(Part.CONTROLLER):
             controller_state, controller_metrics = controller.update(
@@ -518,6 +520,7 @@ def es_enas(
         controller=controller,
         objective=objective,
         population=population,
+        propose_every=propose_every,
         init=population.spread(init),
         candidate=candidate,
         evaluate=population.spread(evaluate),

@@ -3,10 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from esenas_jax import asynchronous, strategies
+from esenas_jax import Starts, asynchronous, controllers, es_enas, policies, strategies, tasks
+from esenas_jax.types import Stream, stream
 from tests.runs_test import regression, simple
 
 KEY = jax.random.key(2)
@@ -72,6 +74,78 @@ def test_the_incumbent_is_the_weights_that_were_evaluated():
     np.testing.assert_array_equal(kept, visited[max(scores)[1]])
 
 
+def test_after_discarded_generations_it_goes_on_as_if_they_had_not_been():
+    """What a checkpoint holds is the state before them: workers then see what they saw."""
+    task = tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=32)
+    policy = policies.dense(task.obs_size, (), 1, output_activation=policies.identity)
+    good = task.evaluate
+
+    def sometimes(key, network, apply):
+        # Whole generations fail: a bit of their common key says so.
+        fails = jax.random.bernoulli(jax.random.fold_in(key, 7), 0.4)
+        return tasks.single_score(
+            jnp.where(fails, jnp.nan, good(key, network, apply).episode_return)
+        )
+
+    search = es_enas(
+        policy,
+        task._replace(evaluate=sometimes),
+        strategies.ars(4, 1, 0.1, 0.2),
+        controllers.constant(policy.space),
+        starts=Starts.GENERATION,
+    )
+    late = asynchronous(search, (2, 1))
+    step, state = jax.jit(late.step), late.init(KEY)
+    lost, rewound = [], 0
+    for _ in range(25):
+        state, _ = step(KEY, state)
+        lost.append(int(state.discarded))
+        if lost[-1] > 1:  # in a streak: go back, and through it again
+            back = state.rewound(state.discarded)
+            for _ in range(lost[-1] + 2):
+                back, _ = step(KEY, back)
+            ahead = state
+            for _ in range(2):
+                ahead, _ = step(KEY, ahead)
+            jax.tree.map(np.testing.assert_array_equal, back, ahead)
+            rewound += 1
+    assert rewound > 1
+    assert 0 in lost
+
+
+def test_late_directions_are_in_proportion_to_the_weights_that_were_perturbed():
+    """By hand: ARS over what the worker saw, added to what is there."""
+    task = tasks.polynomial_regression(jax.random.key(1), degree=2, batch_size=32)
+    policy = policies.dense(task.obs_size, (), 1, output_activation=policies.identity)
+    nu, size, directions = 0.1, 0.2, 4
+    search = es_enas(
+        policy,
+        task,
+        strategies.ars(directions, 1, nu, size, multiplicative=True),
+        controllers.constant(policy.space),
+        starts=Starts.GENERATION,
+    )
+    state = search.init(KEY)
+    seen = state._replace(strategy=state.strategy._replace(params=jnp.array([1.0, -2.0, 0.5])))
+    now = state._replace(strategy=state.strategy._replace(params=jnp.array([10.0, 1.0, 0.0])))
+    moved, _ = search.step_from(KEY, seen.source, now)
+
+    theta = np.array([1.0, -2.0, 0.5])
+    key = stream(KEY, 0, Stream.NOISE)
+    noise = [np.asarray(strategies.gaussian().sample(key, (), d, 3)) for d in range(directions)]
+    scaled = np.abs(theta) * np.array(noise)
+    examples = stream(KEY, 0, Stream.EPISODE)
+
+    def score(weights):
+        network = policy.bind(jnp.asarray(weights, jnp.float32), ())
+        return float(task.evaluate(examples, network, policy.apply).episode_return)
+
+    plus = np.array([score(theta + nu * x) for x in scaled])
+    minus = np.array([score(theta - nu * x) for x in scaled])
+    step = size / directions / np.std([plus, minus]) * (plus - minus) @ scaled
+    np.testing.assert_allclose(moved.strategy.params, [10, 1, 0, *step], rtol=1e-3, atol=1e-4)
+
+
 def test_a_table_of_noise_is_kept_once():
     late = asynchronous(simple(noise=strategies.shared_table(2**10)), (3,))
     state = jax.eval_shape(late.init, KEY)
@@ -90,3 +164,9 @@ def test_bad_input_gets_one_sentence(lags, sentence):
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - all of the sentence is compared
         asynchronous(simple(), lags)
     assert str(raised.value) == sentence
+
+
+def test_architectures_that_stay_for_several_generations_are_refused():
+    with pytest.raises(ValueError, match=r"^a search with late updates must propose every gen"):
+        asynchronous(simple()._replace(propose_every=4), (1,))
+    asynchronous(simple()._replace(propose_every=4), (0,))

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import functions, lanes, memory, noise, random_search, scaling
+from benchmarks import compression, functions, lanes, memory, noise, random_search, scaling
+from benchmarks import learners as study
 from benchmarks import policies as policies_benchmark
 from benchmarks.figures import intervals, new_panels
 from benchmarks.figures import lines as draw_lines
 from benchmarks.measure import Row
-from esenas_jax import Population, policies, tasks
+from esenas_jax import Population, controllers, es_enas, learners, policies, strategies, tasks
 from esenas_jax.rollout import rollout
 from esenas_jax.tasks.task import Environment, Lens, Transition
 
@@ -248,3 +249,36 @@ def test_what_random_search_learns_is_drawn_measured_or_not(value, tmp_path):
     rows = [Row(f"split {k}", value, None, "test accuracy") for k in range(5)]
     random_search.draw(curves, {1: 0.03, 64: 0.04}, rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_losses_of_compression_are_paired_with_the_unpruned_network_of_the_split():
+    stages = compression.STAGES
+    found = [
+        {"unpruned": base, "bytes of float32": 400}
+        | {stage: base - 2.0 - k for k, stage in enumerate(stages)}
+        | {f"bytes, {noise} noise": 10 + split for noise in compression.NOISE}
+        for split, base in enumerate((90.0, 99.0))
+    ]
+    rows = {row.name: row for row in compression.rows_of(found, judged=True)}
+    for k, stage in enumerate(stages):
+        less = rows[f"{stage}: {compression.LESS}"]
+        # All splits lose as much: there is no doubt about it, whatever accuracies differ by.
+        assert (less.value, less.interval) == (-2.0 - k, (-2.0 - k, -2.0 - k))
+    assert rows["unpruned: accuracy"].value == 94.5
+    assert rows["unpruned: accuracy"].interval == (90.0, 99.0)
+    assert rows["unpruned in float32: size"].value == 400
+
+
+@pytest.mark.parametrize("name", study.RULES)
+def test_every_rule_of_the_study_can_be_applied(name):
+    problem = study.regression(0)
+    search = es_enas(
+        problem.policy,
+        problem.task,
+        strategies.ars(2, 1, noise_std=problem.noise_std, step_size=problem.step_size),
+        controllers.constant(problem.policy.space),
+    )
+    population = learners(search, study.LEARNERS, study.rule(name, problem, 10))
+    key = jax.random.key(0)
+    state = jax.eval_shape(population.step, key, jax.eval_shape(population.init, key))[0]
+    assert state.learners.strategy.params.shape == (study.LEARNERS, problem.policy.num_params)

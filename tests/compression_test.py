@@ -154,7 +154,10 @@ def test_bytes_cut_short_or_of_another_network_are_refused():
     policy, _ = network()
     _, small = quantized()
     data = policies.encode(policy, small, small.params)
-    for wrong, reader in ((data[:-3], policy), (data, policies.dense(3, (), 1))):
+    others = policies.dense(103, (1,), 103)  # with as many edges
+    assert others.max_edges == policy.max_edges
+    cut = [(data[:end], policy) for end in range(len(data))]
+    for wrong, reader in (*cut, (data + b"x", policy), (data, others)):
         with pytest.raises(
             ValueError, match=r"^data must be the bytes of a compressed policy of \d+ edges: .*\.$"
         ):

@@ -14,6 +14,7 @@ from esenas_jax import (
     strategies,
 )
 from esenas_jax.runs import runs
+from esenas_jax.types import Stream, stream
 from tests.runs_test import regression, simple
 
 KEY = jax.random.key(4)
@@ -129,6 +130,37 @@ def test_several_runs_of_learners_are_one_program():
     assert (np.asarray(stds[1]) == np.float32(0.1)).all()
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_shares_a_table_of_noise_in_several_runs_on_several_devices(name):
+    search = simple(noise=strategies.shared_table(2**10))
+    for devices in (1, 2):
+        population = learners(search, 4, RULES[name], every=2, devices=devices)
+        state = jax.eval_shape(population.step, KEY, jax.eval_shape(population.init, KEY))[0]
+        assert state.learners.strategy.noise.value.shape == (2**10,)
+    population = learners(search, 4, RULES[name], every=2)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
+    both = runs(population, 2, capacity=4)
+    like = jax.eval_shape(both.init, keys, {})
+    state, _ = jax.eval_shape(both.advance, keys, like, np.int32(4))
+    assert state.learners.strategy.noise.value.shape == (2**10,)
+    assert state.learners.strategy.params.shape[:2] == (2, 4)
+
+
+def test_a_rules_key_is_no_slots():
+    spy = rules.Rule(
+        lambda learners, number: (),
+        lambda key, memory, moved: (
+            memory,
+            moved,
+            {"key": jax.random.key_data(key)[0].astype(jnp.float32)},
+        ),
+    )
+    population = learners(simple(), 4, spy)
+    _, metrics = population.step(KEY, population.init(KEY))
+    key = stream(jax.random.fold_in(KEY, 4), 0, Stream.RULE)
+    assert float(metrics.strategy["key"]) == float(jax.random.key_data(key)[0].astype(jnp.float32))
+
+
 def test_the_learner_to_deploy_is_the_one_whose_incumbent_is_best():
     population, step = compiled("culling")
     state, _ = carry_out(population, step, 3)
@@ -168,6 +200,17 @@ def test_devices_share_learners_out_and_change_rounding_alone(devices):
 
 
 WRONG = {
+    "one survivor to breed": (
+        lambda: learners(simple(), 2, rules.culling(0.5, rules.bred)),
+        "share must leave two of 2 learners to breed, got 0.5, which leaves 1.",
+    ),
+    "clones within a block of proposals": (
+        lambda: learners(simple()._replace(propose_every=4), 4, rules.culling(), every=6),
+        (
+            "every must be a multiple of the search's propose_every, 4: a clone would change its "
+            "architectures within a block, got 6."
+        ),
+    ),
     "one learner for culling": (
         lambda: learners(simple(), 1, rules.culling()),
         "number must be at least 2 for this rule, got 1.",

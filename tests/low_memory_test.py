@@ -55,7 +55,9 @@ def test_a_step_is_three_losses_along_one_direction():
         np.testing.assert_allclose(seen.moved_loss, after, rtol=2e-3, atol=1e-4)
         kept = bool(seen.kept)
         kept_or_not.add(kept)
-        if float(seen.moved_loss) <= remembered[b]:
+        # The first time there is nothing to compare with but both sides.
+        known = remembered[b] if np.isfinite(remembered[b]) else float(seen.loss)
+        if float(seen.moved_loss) <= known:
             assert kept
         expected = proposal if kept else params
         np.testing.assert_allclose(new.params, expected, rtol=1e-3, atol=1e-4)
@@ -131,6 +133,15 @@ def test_it_learns_and_a_temperature_that_cools_to_zero_ends_in_what_is_better()
     assert loss[-100:].mean() < 0.04
     assert seen.temperature[-1] < 1e-6
     assert int(state.discarded) == 0
+
+
+def test_a_step_that_makes_things_worse_is_taken_back_the_first_time_too():
+    search, step = made(step_size=50.0, temperature=1e-6)
+    state = search.init(KEY)
+    new, seen = step(KEY, state)
+    assert seen.moved_loss > 10 * seen.loss
+    assert not bool(seen.kept)
+    np.testing.assert_array_equal(new.params, state.params)
 
 
 def test_losses_that_are_not_finite_move_nothing_and_are_not_remembered():

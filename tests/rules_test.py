@@ -110,16 +110,23 @@ def test_the_bred_have_weights_of_both_parents_and_the_rest_of_the_better(newcom
     np.testing.assert_array_equal(new.scores, [9.0, 9.0, 9.0, 7.0])
 
 
-def test_who_failed_is_culled_first_and_is_no_parent_of_weights():
+@pytest.mark.parametrize(
+    "newcomers",
+    [rules.clones_of_the_best, rules.clones_of_survivors, rules.bred, rules.crossed],
+)
+def test_who_failed_is_culled_first_and_is_nobodys_parent(newcomers):
+    """Though its weights may be no numbers."""
     state = scored(-np.inf, 1.0, -np.inf, -np.inf)
-    for newcomers in (rules.clones_of_the_best, rules.bred):
-        rule = rules.culling(0.5, newcomers)
-        _, new, _ = rule.apply(KEY, (), state)
-        assert np.isfinite(params_of(new.after)).all()
-        assert new.scores[1] == 1.0
-        np.testing.assert_allclose(
-            params_of(new.after)[2:], np.asarray(params_of(state.after))[[1, 1]], rtol=1e-6
-        )
+    broken = jnp.array([True, False, True, True])[:, None]
+    weights = params_of(state.after)
+    state = state._replace(after=with_params(state.after, jnp.where(broken, jnp.nan, weights)))
+    rule = rules.culling(0.5, newcomers)
+    apply = jax.jit(jax.vmap(lambda key: rule.apply(key, (), state)[1]))
+    new = apply(jax.random.split(KEY, 50))
+    assert (new.scores[:, 1:] == 1.0).all()
+    # Slot 0 survives, since it is the first of those that failed; nothing comes of it.
+    made = np.asarray(params_of(new.after))[:, 1:]
+    np.testing.assert_allclose(made, np.broadcast_to(weights[1], made.shape), rtol=1e-6)
 
 
 # --- annealing ------------------------------------------------------------------------------------
@@ -175,6 +182,23 @@ def test_a_learner_goes_back_to_the_weights_it_kept_and_its_controller_stays():
     np.testing.assert_allclose(metrics["kept"], 1 / 3, rtol=1e-6)
 
 
+def test_scores_that_are_nothing_but_noise_do_not_freeze_a_learner():
+    """Whoever stands where it was taken back to is measured again, and stands on that score."""
+    rule, state = rules.annealing(temperature=0.1), moved(2)
+    apply = jax.jit(rule.apply)
+    memory, before, kept = rule.init(state.before, 2), state.before, []
+    rng = np.random.default_rng(0)
+    for t in range(400):
+        after = with_params(before, params_of(before) + 0.01)
+        scores = jnp.asarray(rng.normal(size=2), jnp.float32)
+        memory, new, metrics = apply(jax.random.key(t), memory, rules.Moved(before, after, scores))
+        before = new.after
+        kept.append(float(metrics["kept"]))
+    # A rejection is followed by a measurement, which is kept: it is never stuck for long.
+    assert np.mean(kept[200:]) > 0.4
+    assert np.abs(np.asarray(memory.scores)).max() < 4
+
+
 def test_every_learner_has_its_temperature_and_it_cools():
     n = 2000
     rule = rules.annealing([0.5, 2.0] * (n // 2), cooling=lambda t: jnp.where(t > 0, 0.5, 1.0))
@@ -184,7 +208,8 @@ def test_every_learner_has_its_temperature_and_it_cools():
         before=tile(_without_table(state.before)), after=tile(_without_table(state.after))
     )._replace(scores=jnp.ones(n))
     memory, _, _ = rule.apply(KEY, rule.init(state.before, n), state)
-    worse = state._replace(scores=jnp.zeros(n))
+    elsewhere = with_params(state.before, params_of(state.before) + 1.0)
+    worse = state._replace(before=elsewhere, scores=jnp.zeros(n))
     _, new, _ = rule.apply(jax.random.key(1), memory, worse)
     kept = np.asarray(new.scores).reshape(-1, 2) == 0.0
     for j, temperature in enumerate((0.25, 1.0)):
@@ -230,6 +255,29 @@ def test_a_swarm_without_pulls_is_the_learners_own_steps():
     rule, state = rules.swarm(0.0, 0.0, 0.0, step=1.0), moved()
     _, new, _ = rule.apply(KEY, rule.init(state.before, M), state)
     np.testing.assert_allclose(params_of(new.after), params_of(state.after), rtol=1e-6, atol=1e-7)
+
+
+def test_who_overflows_stands_still():
+    rule, state = rules.swarm(step=1.0), moved(3)
+    far = params_of(state.after).at[1].set(3e38)
+    state = state._replace(
+        before=with_params(state.before, params_of(state.before).at[1].set(-3e38)),
+        after=with_params(state.after, far),
+    )
+    memory, new, _ = rule.apply(KEY, rule.init(state.before, 3), state)
+    np.testing.assert_array_equal(params_of(new.after)[1], params_of(state.before)[1])
+    assert np.isfinite(params_of(new.after)).all()
+    assert np.isfinite(memory.velocity).all()
+
+
+def test_nobody_is_drawn_to_where_nothing_was_scored():
+    rule, state = rules.swarm(inertia=0.0, step=0.0), moved(3)
+    state = state._replace(scores=jnp.full(3, -jnp.inf))
+    _, new, _ = rule.apply(KEY, rule.init(state.before, 3), state)
+    np.testing.assert_array_equal(params_of(new.after), params_of(state.before))
+    near = with_params(state.after, jnp.zeros_like(params_of(state.after)))
+    _, new, _ = rules.apart(1.0).apply(KEY, (), state._replace(after=near))
+    np.testing.assert_array_equal(params_of(new.after), params_of(near))
 
 
 # --- tabu -----------------------------------------------------------------------------------------
@@ -325,7 +373,9 @@ def test_rules_follow_each_other_and_believe_the_ones_before():
     rule = rules.compose(rules.annealing(1e-6), rules.culling())
     first = scored(5.0, 1.0)
     memory, _, _ = rule.apply(KEY, rule.init(first.before, 2), first)
-    second = first._replace(scores=jnp.array([0.0, 2.0]))  # slot 0 fell below slot 1, and goes back
+    elsewhere = with_params(first.before, params_of(first.before) + 1.0)
+    # Slot 0 fell below slot 1, and goes back.
+    second = first._replace(before=elsewhere, scores=jnp.array([0.0, 2.0]))
     _, new, metrics = rule.apply(KEY, memory, second)
     assert slots(new.after) == [0, 0]
     np.testing.assert_array_equal(new.scores, [5.0, 5.0])

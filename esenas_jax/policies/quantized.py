@@ -110,14 +110,14 @@ def encode(policy: Policy, quantized: Quantized, params: Array | np.ndarray) -> 
     # A distance of 255 or more is as many 255, which go on, and the rest.
     longer, left = np.divmod(np.diff(quantized.edges, prepend=-1) - 1, 255)
     distances = np.insert(left, np.repeat(np.arange(left.size), longer), 255)
-    coded = [
+    body = [
         _huffman(distances.astype(np.uint8).tobytes()),
         _huffman(quantized.genotype.astype(_colour_type(policy, shared.size)).tobytes()),
         np.packbits(used).tobytes(),
         np.concatenate([shared[used], biases]).astype("<f4").tobytes(),
     ]
-    header = _HEADER.pack(_MAGIC, policy.max_edges, shared.size, len(coded[0]), len(coded[1]))
-    return header + b"".join(coded)
+    data, sizes = b"".join(body), (len(body[0]), len(body[1]))
+    return _HEADER.pack(_MAGIC, _sum(policy, data), shared.size, *sizes) + data
 
 
 def decode(policy: Policy, data: bytes) -> np.ndarray:
@@ -131,9 +131,9 @@ def decode(policy: Policy, data: bytes) -> np.ndarray:
         ValueError: if they are no such bytes, or of another policy.
     """
     try:
-        magic, edges, num_shared, *sizes = _HEADER.unpack_from(data)
-        if magic != _MAGIC or edges != policy.max_edges:
-            raise ValueError(f"they begin with {magic!r} and are of {edges} edges")
+        magic, check, num_shared, *sizes = _HEADER.unpack_from(data)
+        if magic != _MAGIC or check != _sum(policy, data[_HEADER.size :]):
+            raise ValueError("their check sum, which includes the layers' sizes, is another one")
         ends = np.cumsum([_HEADER.size, *sizes, -(-num_shared // 8)])
         distances, colours, used = (data[begin:end] for begin, end in itertools.pairwise(ends))
         left = np.frombuffer(zlib.decompress(distances, -15), np.uint8).astype(np.int64)
@@ -157,6 +157,10 @@ def decode(policy: Policy, data: bytes) -> np.ndarray:
 
 
 _HEADER, _MAGIC = struct.Struct("<4sIIII"), b"esq1"
+
+
+def _sum(policy: Policy, data: bytes) -> int:
+    return zlib.crc32(repr((policy.shapes, policy.num_params)).encode(), zlib.crc32(data))
 
 
 def _layers(policy: Policy, edges: np.ndarray) -> np.ndarray:

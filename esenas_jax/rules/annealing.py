@@ -1,14 +1,14 @@
 """Simulated annealing: a worse move is kept with a probability that falls as it gets worse."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from esenas_jax import _checks
-from esenas_jax.rules.rule import Metrics, Moved, Rule, chosen
+from esenas_jax.rules.rule import Metrics, Moved, Rule, chosen, params_of
 from esenas_jax.search import SearchState
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.types import Array, Key, PyTree
@@ -44,6 +44,7 @@ def annealing(temperature: float | Sequence[float] = 1.0, cooling: Cooling | Non
     A learner whose score is worse than that of the weights it last kept keeps its move with
     probability exp(-worsening / temperature), and otherwise goes back to those weights, with their
     optimiser and observation moments. The controller, which has learnt from the move too, stays.
+    Weights that are scored again, since their learner went back to them, have their latest score.
 
     Args:
         temperature: in units of the score, positive; of all learners, or one for each of them.
@@ -53,10 +54,9 @@ def annealing(temperature: float | Sequence[float] = 1.0, cooling: Cooling | Non
     Raises:
         TypeError, ValueError: if a temperature is not positive.
     """
-    several = isinstance(temperature, Sequence)
-    temperatures = [
-        _checks.positive("temperature", t) for t in (temperature if several else [temperature])
-    ]
+    several = hasattr(temperature, "__len__")
+    each_one: Any = temperature if several else [temperature]
+    temperatures = [_checks.positive("temperature", t) for t in each_one]
 
     def init(learners: SearchState, number: int) -> Kept:
         if several and len(temperatures) != number:
@@ -74,7 +74,10 @@ def annealing(temperature: float | Sequence[float] = 1.0, cooling: Cooling | Non
         worsening = memory.scores - moved.scores
         # Where both have failed there is nothing to go back to.
         worsening = jnp.where(jnp.isnan(worsening), 0.0, worsening)
-        keep = metropolis(key, worsening, jnp.broadcast_to(now, worsening.shape))
+        # Who was taken back may have stood still since: the same weights, measured again. Were that
+        # a move, the luckiest measurement would stay for ever.
+        again = (params_of(moved.before) == memory.strategy.params).all(axis=1)
+        keep = again | metropolis(key, worsening, jnp.broadcast_to(now, worsening.shape))
 
         def back(learners: SearchState) -> SearchState:
             return learners._replace(strategy=memory.strategy, moments=memory.moments)
@@ -82,7 +85,9 @@ def annealing(temperature: float | Sequence[float] = 1.0, cooling: Cooling | Non
         before = chosen(keep, moved.before, back(moved.before))
         after = chosen(keep, moved.after, back(moved.after))
         scores = jnp.where(keep, moved.scores, memory.scores)
-        kept = Kept(before.strategy, before.moments, scores, memory.applied + 1)
+        # In this order: what learners share stays the rule's own.
+        strategy = chosen(~keep, memory.strategy, before.strategy)
+        kept = Kept(strategy, before.moments, scores, memory.applied + 1)
         metrics = {"kept": jnp.mean(keep, dtype=jnp.float32)}
         return kept, Moved(before, after, scores), metrics
 

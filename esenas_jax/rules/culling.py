@@ -22,9 +22,15 @@ def clones_of_the_best(key: Key, moved: Moved, survivors: Array) -> Moved:
     return taken(moved, jnp.broadcast_to(survivors[0], moved.scores.shape))
 
 
+def _sound(moved: Moved, survivors: Array) -> Array:
+    """Return how many survivors have a score, the first ones, int32 []; 1 at least."""
+    return jnp.maximum(jnp.sum(jnp.isfinite(moved.scores[survivors]), dtype=jnp.int32), 1)
+
+
 def clones_of_survivors(key: Key, moved: Moved, survivors: Array) -> Moved:
-    """Put a random survivor in every slot."""
-    place = jax.random.randint(key, moved.scores.shape, 0, survivors.size, jnp.int32)
+    """Put a random survivor in every slot, one that did not fail."""
+    number = _sound(moved, survivors)
+    place = jax.random.randint(key, moved.scores.shape, 0, number, jnp.int32)
     return taken(moved, survivors[place])
 
 
@@ -38,11 +44,8 @@ def bred(key: Key, moved: Moved, survivors: Array) -> Moved:
     """
     better, worse = _parents(key, moved, survivors)
     scores = moved.scores[survivors]
-    finite = jnp.isfinite(scores)
-    std = jnp.std(scores, where=finite)
-    difference = moved.scores[better] - moved.scores[worse]
-    # A parent without a score has no share.
-    difference = jnp.where(jnp.isnan(difference), 0.0, difference)
+    std = jnp.std(scores, where=jnp.isfinite(scores))
+    difference = jnp.nan_to_num(moved.scores[better] - moved.scores[worse])  # if all have failed
     share = jax.nn.sigmoid(difference / jnp.where(std > 0, std, 1.0))[:, None]
     params = params_of(moved.after)
     return _child(moved, better, share * params[better] + (1.0 - share) * params[worse])
@@ -63,13 +66,14 @@ def crossed(key: Key, moved: Moved, survivors: Array) -> Moved:
 def _parents(key: Key, moved: Moved, survivors: Array) -> tuple[Array, Array]:
     """Return the slots of two parents for every slot, [M] and [M], the better one first.
 
-    They are different survivors, where there are two.
+    They are different survivors, where two did not fail.
     """
-    number, size = moved.scores.size, survivors.size
+    number, size = moved.scores.size, _sound(moved, survivors)
     k_first, k_other = jax.random.split(key)
     first = jax.random.randint(k_first, (number,), 0, size, jnp.int32)
     # Survivors stand in order of their scores.
-    other = (first + 1 + jax.random.randint(k_other, (number,), 0, max(size - 1, 1))) % size
+    further = jax.random.randint(k_other, (number,), 0, jnp.maximum(size - 1, 1), jnp.int32)
+    other = (first + 1 + further) % size
     return survivors[jnp.minimum(first, other)], survivors[jnp.maximum(first, other)]
 
 
@@ -100,6 +104,12 @@ def culling(share: float = 0.5, newcomers: Newcomers = clones_of_the_best) -> Ru
         if math.floor(share * number + 1e-9) < 1:
             raise ValueError(
                 f"share must be at least 1/{number} of {number} learners, got {share:g}."
+            )
+        left = number - math.floor(share * number + 1e-9)
+        if newcomers in (bred, crossed) and left < 2:
+            raise ValueError(
+                f"share must leave two of {number} learners to breed, got {share:g}, which leaves "
+                f"{left}."
             )
         return ()
 

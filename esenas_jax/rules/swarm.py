@@ -57,13 +57,20 @@ def swarm(
         own = jnp.where(better[:, None], x, memory.best)
         scores = jnp.where(better, moved.scores, memory.scores)
         best = own[jnp.argmax(scores)]
+        # Nobody is drawn to where nothing was scored.
+        known = jnp.isfinite(scores)[:, None]
+        to_own = jnp.where(known, own - x, 0.0)
+        to_best = jnp.where(known.any(), best[None] - x, 0.0)
         k_own, k_best = jax.random.split(key)
         velocity = (
             inertia * memory.velocity
-            + own_pull * jax.random.uniform(k_own, x.shape, x.dtype) * (own - x)
-            + best_pull * jax.random.uniform(k_best, x.shape, x.dtype) * (best[None] - x)
+            + own_pull * jax.random.uniform(k_own, x.shape, x.dtype) * to_own
+            + best_pull * jax.random.uniform(k_best, x.shape, x.dtype) * to_best
             + step * (y - x)
         )
+        # Who overflows stands still: nothing would ever bring such weights back.
+        sound = jnp.isfinite(x + velocity).all(axis=1, keepdims=True)
+        velocity = jnp.where(sound, velocity, 0.0)
         moved = moved._replace(after=with_params(moved.after, x + velocity))
         speed = jnp.mean(jnp.linalg.norm(velocity, axis=1))
         return Memory(velocity, own, scores), moved, {"speed": speed}

@@ -130,6 +130,7 @@ def apart(radius: float) -> Rule:
         away = y - y[best][None]
         near = jnp.linalg.norm(away, axis=1) < radius
         near = near & (jnp.arange(y.shape[0], dtype=jnp.int32) != best)
+        near = near & jnp.isfinite(moved.scores[best])
         pushed = jnp.where(near[:, None], y[best][None] + radius * unit(away, key), y)
         metrics = {"near_the_best": jnp.mean(near, dtype=jnp.float32)}
         return memory, moved._replace(after=with_params(moved.after, pushed)), metrics

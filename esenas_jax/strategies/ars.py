@@ -52,8 +52,10 @@ def ars(
         optimizer: step size -> optax optimiser; plain ascent by default.
         noise: source of perturbations, `gaussian()` by default.
         unused: what becomes of perturbations of parameters that an architecture does not use.
-        multiplicative: perturbations are |parameter| times what is drawn: a parameter moves in
-            proportion to its size, and stays 0 if it is. For a network that is trained already.
+        multiplicative: perturbations are |parameter| times what is drawn: with plain
+            ascent a parameter moves in proportion to its size, and stays 0 if it is. For a network
+            that is trained already. Results that `tell` hears of late must not be of this kind: it
+            does not know which parameters were perturbed.
 
     Raises:
         TypeError, ValueError: if a number is outside its range.

@@ -107,12 +107,12 @@ def finite_differences(
         optimizer_state = optimizer(values.step_size).init(params)
         return State(params, optimizer_state, values, noise.init(params.size))
 
-    def noise_of(key: Key, state: State, d: Array) -> Array:
-        drawn = noise.sample(key, state.noise, d, state.params.size)
-        return jnp.abs(state.params) * drawn if multiplicative else drawn
+    def noise_of(key: Key, state: State, params: Array, d: Array) -> Array:
+        drawn = noise.sample(key, state.noise, d, params.size)
+        return jnp.abs(params) * drawn if multiplicative else drawn
 
     def candidate(key: Key, state: State, i: Array) -> Array:
-        return perturbed(state, i, noise_of(key, state, i // halves))
+        return perturbed(state, i, noise_of(key, state, state.params, i // halves))
 
     def perturbed(state: State, i: Array, perturbation: Array) -> Array:
         sign = jnp.where(i % 2 == 0, 1.0, -1.0) if antithetic else 1.0
@@ -129,7 +129,7 @@ def finite_differences(
 
         def by_pairs() -> Array:
             def pair(ids: Array, direction: Array) -> Array:
-                perturbation = noise_of(key, state, direction)
+                perturbation = noise_of(key, state, state.params, direction)
                 return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
 
             made = jax.vmap(pair)(ids.reshape(-1, 2), pairs[:, 0])
@@ -145,14 +145,16 @@ def finite_differences(
         valid: Array,
         total: Total,
         used: Used | None = None,
+        base: Array | None = None,
     ) -> tuple[State, Metrics]:
+        base = state.params if base is None else base
+        of = functools.partial(noise_of, key, state, base)
         values, weighed = direction_weights(_outcome(state, fitness, valid))
         if unused is Unused.KEPT:
             weight = weighed(values[0] - values[1] if antithetic else values[0])
             # The weight is 0, not merely small, where a direction failed: 0 * noise adds nothing.
-            ascent = total(lambda d: weight[d] * noise_of(key, state, d))
+            ascent = total(lambda d: weight[d] * of(d))
         else:
-            of = functools.partial(noise_of, key, state)
             ascent = _of_users(values, weighed, total, used, of)
         # The one minus of the package: optax descends, fitness is maximised.
         with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes

@@ -28,8 +28,9 @@ class Strategy(NamedTuple):
     candidate: Callable[[Key, PyTree, Array], Array]  # noise key, state, i -> parameters [P]
     # noise key, state, ids [n] -> parameters [n, P]: `candidate` of each, in what it costs at best
     candidates: Callable[[Key, PyTree, Array], Array]
-    # noise key, state, fitness [N], valid [N], total, used -> (state, metrics)
-    update: Callable[[Key, PyTree, Array, Array, Total, Used], tuple[PyTree, Metrics]]
+    # noise key, state, fitness [N], valid [N], total, used, parameters [P] that were perturbed
+    # (others than the state's, if the results come late) -> (state, metrics)
+    update: Callable[[Key, PyTree, Array, Array, Total, Used, Array], tuple[PyTree, Metrics]]
     pair: Callable[[Array], Array]  # i -> an index that only the halves of one pair share
 
     @property
