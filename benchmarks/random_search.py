@@ -8,7 +8,7 @@ and as one matrix product for all of them. Without PyTorch (`pip install -e '.[t
 these rows are not measured.
 
 Learners: the convolutional network of `configs/digits.py` in 1, 2, 4, ..., 64 learners of one
-program: the time of a learner's step, of 64 against the best number of them.
+program, culled after every generation: the time of a step, of 64 against the best number of them.
 
 What is learnt: the loss of the regression's answer after 500 generations, with the step of the
 config and with one that gets shorter, five seeds each; the test accuracy of the convolutional
@@ -33,16 +33,17 @@ from esenas_jax import (
     Answer,
     Metrics,
     Population,
-    Search,
     Starts,
     choose_answer,
     controllers,
     es_enas,
+    learners,
     policies,
+    rules,
     strategies,
     tasks,
 )
-from esenas_jax.runs import runs
+from esenas_jax.runs import Searcher, runs
 from experiments.build import build
 from experiments.command_line import configure_jax
 from experiments.configs import digits as digits_config
@@ -79,7 +80,7 @@ def ours() -> Callable[[], Any]:
     return going_on(search, None, ITERATIONS)
 
 
-def going_on(search: Search, number: int | None, generations: int) -> Callable[[], Any]:
+def going_on(search: Searcher, number: int | None, generations: int) -> Callable[[], Any]:
     """Return what carries out some more generations, in one dispatch, at every call."""
     many = runs(search, number, capacity=generations)
     key = jax.random.key(0) if number is None else jax.random.split(jax.random.key(0), number)
@@ -168,14 +169,22 @@ def beside_pytorch(pairs: int) -> list[Row]:
 # --- many learners --------------------------------------------------------------------------------
 
 
-def learners(pairs: int, numbers: tuple[int, ...]) -> tuple[Row, dict[int, float]]:
+def many_learners(pairs: int, numbers: tuple[int, ...]) -> tuple[Row, dict[int, float]]:
     """Time a learner's step in programs of several numbers of learners.
 
     Returns:
         The row of 64 learners against the best number, and the median seconds of each number.
     """
     search = build(digits_config.get_config("cnn"))
-    programs = {number: going_on(search, number, STEPS) for number in numbers}
+    programs = {
+        number: going_on(
+            # A rule after every generation: all of the learners' states are looked at.
+            search if number == 1 else learners(search, number, rules.culling()),
+            None,
+            STEPS,
+        )
+        for number in numbers
+    }
     one, took = programs[1], {}
     for number, program in programs.items():
         _, _, times = paired_ratio(program, one, min(pairs, TRIALS))
@@ -289,7 +298,7 @@ def main() -> None:
     configure_jax()
     pairs = 5 if arguments.quick else PAIRS
     rows = beside_pytorch(pairs)
-    row, took = learners(pairs, (1, 8) if arguments.quick else NUMBERS)
+    row, took = many_learners(pairs, (1, 8) if arguments.quick else NUMBERS)
     rows.append(row)
     if arguments.quick:
         # Five pairs decide nothing: the figures are shown, the targets are not judged.
