@@ -1,5 +1,6 @@
 """How every test runs: strict about dtypes and ranks, on eight host devices, compiling once."""
 
+import gc
 import os
 import pathlib
 
@@ -27,6 +28,19 @@ def pytest_configure(config):
     config.addinivalue_line(
         "filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry"
     )
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Drop compiled programs before a process has more memory maps than Linux allows, 65,530.
+
+    Each takes some ten of them, and the compiler crashes when there are no more.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
