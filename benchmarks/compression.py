@@ -193,7 +193,7 @@ def rows_of(found: list[dict[str, Any]], judged: bool) -> list[Row]:
     losses = [
         row(
             f"{stage}: {LESS}",
-            [f[stage] - f["unpruned"] for f in found],
+            [round(f[stage] - f["unpruned"], 4) for f in found],
             "points",
             AIM if stage.startswith("shared, ARS") else None,
         )

@@ -143,7 +143,8 @@ def test_late_directions_are_in_proportion_to_the_weights_that_were_perturbed():
     plus = np.array([score(theta + nu * x) for x in scaled])
     minus = np.array([score(theta - nu * x) for x in scaled])
     step = size / directions / np.std([plus, minus]) * (plus - minus) @ scaled
-    np.testing.assert_allclose(moved.strategy.params, [10, 1, 0, *step], rtol=1e-3, atol=1e-4)
+    expected = np.add([10.0, 1.0, 0.0], step)
+    np.testing.assert_allclose(moved.strategy.params, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_table_of_noise_is_kept_once():
