@@ -23,6 +23,7 @@ from benchmarks.measure import PAIRS, Row, bootstrap, command_line, machine, rep
 from esenas_jax import controllers, policies
 from esenas_jax.controllers import Controller
 from esenas_jax.policies import Policy
+from esenas_jax.spaces import Repeat
 from esenas_jax.spaces.pyglove import to_pyglove
 from experiments.command_line import configure_jax
 
@@ -122,7 +123,9 @@ def measured(quick: bool) -> list[Row]:
     for called, make in SPACES.items():
         policy = make()
         nodes = [n_out for n_in, n_out in policy.shapes for _ in range(n_in)]
-        lstm = controllers.autoregressive(groups=nodes)
+        # A set is decided item by item.
+        groups = nodes if isinstance(policy.space, Repeat) else None
+        lstm = controllers.autoregressive(groups=groups)
         ours = {
             "random": (controllers.random(policy.space), RANDOM),
             "evolution": (controllers.regularized_evolution(policy.space, CANDIDATES), EVOLUTION),
