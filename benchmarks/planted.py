@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.figures import intervals
-from benchmarks.measure import Row, command_line, machine, report
+from benchmarks.measure import Row, bootstrap_mean, command_line, machine, report
 from esenas_jax import controllers
 from esenas_jax.controllers import Controller
 from esenas_jax.spaces import OneOf, Repeat, Space, SubsetOf
@@ -130,13 +130,6 @@ def deployed(problem: Problem, controller: Controller, keeps_best: bool, key: Ke
     return true(genotypes)[jnp.argmax(again)]
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of values [n]."""
-    means = np.random.default_rng(0).choice(values, (10_000, values.size)).mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
-
-
 def main() -> None:
     """Measure, print, write."""
     arguments = command_line(__doc__)
@@ -153,7 +146,7 @@ def main() -> None:
             run = partial(deployed, problem, make(problem.space), name == "random search")
             scores = np.asarray(jax.jit(jax.vmap(run))(keys), float)
             row.value = float(scores.mean())
-            row.interval = None if arguments.quick else mean_interval(scores)
+            row.interval = None if arguments.quick else bootstrap_mean(scores)[1]
             print(f"{row.name}: found by {int((scores == 1).sum())} of {seeds}", flush=True)
     report(
         "planted",

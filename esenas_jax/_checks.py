@@ -47,3 +47,13 @@ def known(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
     return value
+
+
+def sizes(policy: Any, task: Any) -> None:
+    """Raise ValueError unless a policy has the observation and action sizes of a task."""
+    for name, size, wanted in (
+        ("observation", policy.obs_size, task.obs_size),
+        ("action", policy.action_size, task.action_size),
+    ):
+        if size != wanted:
+            raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")

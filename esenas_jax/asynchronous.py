@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from esenas_jax import _checks
+from esenas_jax.rules.rule import each
 from esenas_jax.search import Metrics, Search, SearchState, Source
-from esenas_jax.types import Array, Key, Shared
+from esenas_jax.types import Array, Key
 
 
 class AsynchronousState(NamedTuple):
@@ -106,14 +107,14 @@ def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
 
     def init(run_key: Key) -> AsynchronousState:
         now = search.init(run_key)
-        past = _own(lambda x: jnp.broadcast_to(x[None], (kept, *x.shape)), now.source)
+        past = each(lambda x: jnp.broadcast_to(x[None], (kept, *x.shape)), now.source)
         return AsynchronousState(now, past, jnp.int32(0))
 
     def step(run_key: Key, state: AsynchronousState) -> tuple[AsynchronousState, Metrics]:
         u = state.updates
-        past = _own(lambda all_, x: all_.at[u % kept].set(x), state.past, state.now.source)
+        past = each(lambda all_, x: all_.at[u % kept].set(x), state.past, state.now.source)
         lag = jnp.minimum(jnp.asarray(by_worker)[u % len(lags)], u)
-        seen = _own(lambda x: x[(u - lag) % kept], past)
+        seen = each(lambda x: x[(u - lag) % kept], past)
         now, metrics = search.step_from(run_key, seen, state.now)
         learnt = (now.discarded == 0).astype(jnp.int32)
         return AsynchronousState(now, past, u + learnt), metrics
@@ -125,12 +126,3 @@ def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
         return jax.lax.scan(lambda s, _: step(run_key, s), state, length=updates)
 
     return Asynchronous(search, lags, init, step, run)
-
-
-def _own(f: Callable[..., Array], *sources: Source) -> Source:
-    """Apply f to the leaves of sources, but leave what never changes as it is in the first."""
-    return jax.tree.map(
-        lambda *xs: xs[0] if isinstance(xs[0], Shared) else f(*xs),
-        *sources,
-        is_leaf=lambda x: isinstance(x, Shared),
-    )

@@ -143,12 +143,7 @@ def low_memory(
             f"the task must be single-shot, its loss a function of a mini-batch, got "
             f"{type(task).__name__}."
         )
-    for name, size, wanted in (
-        ("observation", policy.obs_size, task.obs_size),
-        ("action", policy.action_size, task.action_size),
-    ):
-        if size != wanted:
-            raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
+    _checks.sizes(policy, task)
     num_batches = _checks.integer("num_batches", num_batches, 1)
     hyper = (
         _checks.positive("noise_std", noise_std),

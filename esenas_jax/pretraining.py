@@ -52,12 +52,7 @@ def gradient_training(
     steps = _checks.integer("steps", steps, 1)
     if not isinstance(task, SingleShot):
         raise TypeError(f"the task must be single-shot, got {type(task).__name__}.")
-    for name, size, wanted in (
-        ("observation", policy.obs_size, task.obs_size),
-        ("action", policy.action_size, task.action_size),
-    ):
-        if size != wanted:
-            raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
+    _checks.sizes(policy, task)
     if genotype is None and policy.space.log_cardinality > 0:
         raise ValueError(
             f"genotype must be an architecture of {policy.space}, got None: there are several."

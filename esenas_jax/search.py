@@ -211,12 +211,7 @@ def es_enas(
         >>> metrics.exact_mean.shape
         (3,)
     """
-    for name, size, wanted in (
-        ("observation", policy.obs_size, task.obs_size),
-        ("action", policy.action_size, task.action_size),
-    ):
-        if size != wanted:
-            raise ValueError(f"the policy's {name} size must be the task's, {wanted}, got {size}.")
+    _checks.sizes(policy, task)
     objective = objective or shifted_return()
     population = population or Population()
     starts = Starts(_checks.known("starts", getattr(starts, "value", starts), _START_NAMES))
