@@ -23,7 +23,6 @@ two splits and a tenth of the training; nothing is then judged.
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import numpy as np
 import optax
 
 from benchmarks.figures import intervals
-from benchmarks.measure import Row, bootstrap_mean, command_line, machine, report
+from benchmarks.measure import Row, bootstrap_mean, command_line, machine, remembered, report
 from esenas_jax import (
     Population,
     Starts,
@@ -168,13 +167,9 @@ FOLDER = Path("runs") / "compression"
 
 def measured(split: int, shorter: int) -> dict[str, Any]:
     """Return what a split comes to, or came to."""
-    path = FOLDER / f"{split}.json"
-    if shorter == 1 and path.exists():
-        return json.loads(path.read_text())
-    found = one_split(split, shorter)
-    if shorter == 1:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
+    settings = {"share": SHARE, "bits": BITS, "steps": TRAIN, "rate": RATE, "ars": GENERATIONS}
+    measure = functools.partial(one_split, split, shorter)
+    found = measure() if shorter > 1 else remembered(FOLDER / f"{split}.json", settings, measure)
     print(f"split {split}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)
     return found
 

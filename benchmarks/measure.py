@@ -148,6 +148,29 @@ def command_line(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def remembered(
+    path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what a file says was measured, or measure it and write the file.
+
+    Args:
+        path: of a JSON file.
+        settings: what was measured, as JSON; what was measured otherwise is refused, not returned.
+        measure: () -> what is to be returned, as JSON.
+    """
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known["settings"] != settings:
+            raise SystemExit(f"error: {path} was measured with other settings: remove it.")
+        return known["found"]
+    found = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".part")
+    whole.write_text(json.dumps({"settings": settings, "found": found}))
+    whole.replace(path)
+    return found
+
+
 def report(
     benchmark: str,
     rows: Sequence[Row],

@@ -2,7 +2,7 @@
 
     python -m benchmarks.release [--quick] [--json=PATH]
 
-The same 80 candidates a generation, ES and regularized evolution; what differs is
+The same candidates a generation, ES and regularized evolution; what differs is
 
 - what becomes of perturbations of parameters that an architecture does not use: left out, or
   averaged over those who use them (`strategies.Unused`);
@@ -11,20 +11,27 @@ The same 80 candidates a generation, ES and regularized evolution; what differs 
   then cancels from their difference, and only scales the step.
 
 Each has the step size and noise that are best for it on each problem, out of one grid of five on
-four other seeds. Two ratios to the released update with 20 seeds, paired, as means with 95 %
-bootstrap intervals: episodes until the exact evaluations reach a threshold that was fixed
-beforehand (a run that never does counts with all of its episodes), and how far the exact
-evaluations are from the best score there is, averaged over the run: the area above their curve.
-Below 1 the option is better.
+other seeds. Two ratios to the released update, paired by seed, as means with 95 % bootstrap
+intervals: episodes until the exact evaluations reach a threshold that was fixed beforehand (a run
+that never does counts with all of its episodes), and how far the exact evaluations are from a score
+that none surpasses, averaged over the run: the area above their curve. Below 1 the option is
+better.
 
-Problems: hidden 8 of 32 weights, the rest must be off; the same with weights that matter up to
-100 times as much as others; 24 edges whose hidden colouring has 4 colours; and Pendulum, 24 of 64
-edges. A functional result, the same on every machine but for rounding. Half an hour on two cores.
---quick has a fifth of the generations and leaves Pendulum out; nothing is then judged.
+Problems, 20 seeds each and four for the grid: hidden 8 of 32 weights, the rest must be off; the
+same with weights that matter up to 100 times as much as others; 24 edges whose hidden colouring has
+4 colours; and Pendulum, 24 of 64 edges. Then the quickstart's Hopper for 200 generations of 64
+candidates, five seeds and two for the grid.
+
+Rows lie in runs/release, and are not measured again; Hopper's runs lie there, too, and go on where
+they were. Half an hour on two cores, and two hours more for Hopper. --quick has a fifth of the
+generations and leaves Pendulum and Hopper out; nothing is then judged.
 """
 
+import enum
+import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +39,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.figures import intervals
-from benchmarks.measure import Row, bootstrap_ratio_of_means, command_line, machine, report
+from benchmarks.hopper import train
+from benchmarks.measure import (
+    Row,
+    bootstrap_ratio_of_means,
+    command_line,
+    machine,
+    remembered,
+    report,
+)
 from esenas_jax import (
     Population,
     Search,
@@ -51,7 +66,6 @@ from esenas_jax.tasks import Task
 from esenas_jax.types import Array, Evaluation, Genotype, Key, PyTree
 from experiments.command_line import configure_jax
 
-SEEDS, TUNING_SEEDS = 20, 4
 DIRECTIONS, EXACT = 32, 16
 # Step size and noise, as multiples of the problem's.
 GRID = ((1.0, 1.0), (0.3, 1.0), (3.0, 1.0), (1.0, 0.3), (1.0, 3.0))
@@ -69,16 +83,23 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+FOLDER = Path("runs") / "release"
+
+# Seeds [M] and settings [M, 2] (step size, noise) -> means of exact evaluations [M, generations].
+Curves = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 class Problem(NamedTuple):
     """What is searched, and for how long."""
 
-    policy: Policy
-    task: Task
+    curves: Callable[[str, int], Curves]  # of an option, for so many generations
     noise_std: float
     step_size: float
     generations: int
     threshold: float  # of the exact evaluations
-    best: float  # the highest score there is
+    best: float  # a score that none surpasses
+    seeds: int = 20
+    tuning_seeds: int = 4
 
 
 def _function(
@@ -102,7 +123,8 @@ def _function(
     def evaluate(key: Key, network: PyTree, apply: object) -> Evaluation:
         return tasks.single_score(-loss(network))
 
-    return Problem(policy, tasks.SingleShot(1, 1, evaluate), best=0.0, **more)
+    task = tasks.SingleShot(1, 1, evaluate)
+    return Problem(partial(in_one_program, policy, task), best=0.0, **more)
 
 
 def hidden_subset(conditioning: float) -> Problem:
@@ -149,7 +171,12 @@ def pendulum() -> Problem:
     """The pendulum of `experiments/configs/pendulum_edges.py`, an episode a candidate."""
     task = tasks.episodes(tasks.pendulum(), horizon=200, normalizer=tasks.es_normalizer())
     policy = policies.edge_pruned(task.obs_size, (16,), task.action_size, num_edges=24)
-    return Problem(policy, task, 0.5, 0.8, 150, threshold=-400.0, best=0.0)
+    return Problem(partial(in_one_program, policy, task), 0.5, 0.8, 150, threshold=-400.0, best=0.0)
+
+
+def hopper() -> Problem:
+    """The quickstart, in programs that go on where they were stopped."""
+    return Problem(in_runs, 0.1, 0.02, 200, threshold=700.0, best=3000.0, seeds=5, tuning_seeds=2)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
@@ -157,20 +184,20 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "8 of 32, ill-conditioned": partial(hidden_subset, 100.0),
     "24 edges in 4 colours": hidden_colours,
     "Pendulum": pendulum,
+    "Hopper": hopper,
 }
+QUICK = ("8 of 32", "8 of 32, ill-conditioned", "24 edges in 4 colours")
 
 
-def curves(
-    problem: Problem, option: str, generations: int
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return the function from seeds [M] and settings [M, 2] to exact means [M, generations]."""
+def in_one_program(policy: Policy, task: Task, option: str, generations: int) -> Curves:
+    """Return what trains a policy on a task with an option, all runs at once."""
     of_strategy, of_search = OPTIONS[option]
     strategy = strategies.es(DIRECTIONS, EXACT, **of_strategy)
     search: Search = es_enas(
-        problem.policy,
-        problem.task,
+        policy,
+        task,
         strategy,
-        controllers.regularized_evolution(problem.policy.space, strategy.num_candidates),
+        controllers.regularized_evolution(policy.space, strategy.num_candidates),
         population=Population(lanes=64),
         **of_search,
     )
@@ -188,28 +215,87 @@ def curves(
     )
 
 
-def measured(problem: Problem, option: str, generations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return episodes to the threshold [SEEDS] and the mean distance from the best [SEEDS]."""
-    train = curves(problem, option, generations)
+def in_runs(option: str, generations: int) -> Curves:
+    """Return what trains the quickstart with an option; consecutive seeds of a setting at once."""
+    of_strategy, of_search = OPTIONS[option]
+    sections = {"strategy": of_strategy, "search": {"starts": Starts.CANDIDATE, **of_search}}
+    overrides = [
+        f"--config.{section}.{name}={value.value if isinstance(value, enum.Enum) else value}"
+        for section, fields in sections.items()
+        for name, value in fields.items()
+    ]
+
+    def curves(seeds: np.ndarray, settings: np.ndarray) -> np.ndarray:
+        out = np.empty((len(seeds), generations))
+        for setting in np.unique(settings, axis=0):
+            places = np.flatnonzero((settings == setting).all(axis=1))
+            step_size, noise_std = setting
+            name = f"{option}_{step_size:g}_{noise_std:g}_{seeds[places[0]]}"
+            folder = FOLDER / name.replace(" ", "_").replace(",", "")
+            train(
+                folder,
+                "experiments/configs/quickstart.py",
+                *overrides,
+                f"--config.generations={generations}",
+                f"--config.seed={seeds[places[0]]}",
+                f"--config.seeds={len(places)}",
+                f"--config.strategy.step_size={step_size}",
+                f"--config.strategy.noise_std={noise_std}",
+                "--config.answer_episodes=2",  # what is deployed is not looked at
+            )
+            for line in (folder / "metrics.jsonl").read_text().splitlines():
+                row = json.loads(line)
+                out[places[row["run"]], row["generation"]] = row["exact_mean"]
+        return out
+
+    return curves
+
+
+def measured(name: str, option: str, quick: bool) -> dict[str, Any]:
+    """Return generations to the threshold and mean distances from the best, of each seed."""
+    problem = PROBLEMS[name]()
+    generations = problem.generations // (5 if quick else 1)
     grid = np.array([(a * problem.step_size, b * problem.noise_std) for a, b in GRID])
 
     def distance(curve: np.ndarray) -> np.ndarray:
         return problem.best - np.where(np.isfinite(curve), curve, -1e9).mean(axis=1)
 
-    # As many runs as the table has, so that one program serves both.
-    tried = train(
-        np.tile(np.arange(1000, 1000 + TUNING_SEEDS), len(GRID)), grid.repeat(TUNING_SEEDS, axis=0)
-    )
-    best = int(np.argmin(distance(tried).reshape(len(GRID), -1).mean(axis=1)))
-    curve = train(np.arange(SEEDS), np.tile(grid[best], (SEEDS, 1)))
-    reached = curve >= problem.threshold
-    first = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, generations)
+    def measure() -> dict[str, Any]:
+        train = problem.curves(option, generations)
+        # As many runs as the table has, on most problems, so that one program serves both.
+        seeds = np.arange(1000, 1000 + problem.tuning_seeds)
+        tried = train(np.tile(seeds, len(GRID)), grid.repeat(len(seeds), axis=0))
+        best = int(np.argmin(distance(tried).reshape(len(GRID), -1).mean(axis=1)))
+        curve = train(np.arange(problem.seeds), np.tile(grid[best], (problem.seeds, 1)))
+        reached = curve >= problem.threshold
+        return {
+            "step_size": grid[best][0],
+            "noise_std": grid[best][1],
+            "reached": int(reached.any(axis=1).sum()),
+            "first": np.where(
+                reached.any(axis=1), reached.argmax(axis=1) + 1, generations
+            ).tolist(),
+            "distance": distance(curve).tolist(),
+        }
+
+    if quick:
+        found = measure()
+    else:
+        settings = {
+            "grid": grid.tolist(),
+            "generations": generations,
+            "threshold": problem.threshold,
+            "best": problem.best,
+            "seeds": [problem.seeds, problem.tuning_seeds],
+        }
+        path = FOLDER / f"{name}_{option}.json".replace(" ", "_").replace(",", "")
+        found = remembered(path, settings, measure)
     print(
-        f"{option}: step {grid[best][0]:g}, noise {grid[best][1]:g}; threshold reached by "
-        f"{int(reached.any(axis=1).sum())} of {SEEDS}",
+        f"{name}, {option}: step {found['step_size']:g}, noise {found['noise_std']:g}; threshold "
+        f"reached by {found['reached']} of {problem.seeds}",
         flush=True,
     )
-    return first * (2 * DIRECTIONS + EXACT), distance(curve)
+    return found
 
 
 def main() -> None:
@@ -217,18 +303,16 @@ def main() -> None:
     arguments = command_line(__doc__)
     configure_jax()
     rows: list[Row] = []
-    for name, make in PROBLEMS.items():
-        skip = arguments.quick and name == "Pendulum"
-        problem = make()
-        generations = problem.generations // (5 if arguments.quick else 1)
-        print(f"{name}, {generations} generations")
-        reference = None if skip else measured(problem, "released", generations)
+    called = {"first": "episodes to the threshold", "distance": "distance from the best"}
+    for name in PROBLEMS:
+        measures = name in QUICK or not arguments.quick
+        reference = measured(name, "released", arguments.quick) if measures else {}
         for option in list(OPTIONS)[1:]:
-            found = None if reference is None else measured(problem, option, generations)
-            for place, called in enumerate(("episodes to the threshold", "distance from the best")):
-                row = Row(f"{name}, {option}", None, None, f"x {called}")
-                if reference is not None and found is not None:
-                    row.value, interval = bootstrap_ratio_of_means(found[place], reference[place])
+            found = measured(name, option, arguments.quick) if measures else {}
+            for key, what in called.items():
+                row = Row(f"{name}, {option}", None, None, f"x {what}")
+                if measures:
+                    row.value, interval = bootstrap_ratio_of_means(found[key], reference[key])
                     row.interval = None if arguments.quick else interval
                 rows.append(row)
     report(
@@ -239,7 +323,7 @@ def main() -> None:
             [row for row in rows if row.value is not None],
             path,
             "Options against the released update (below 1: better)",
-            f"Ratios of means and 95 % intervals over {SEEDS} seeds · {machine()}",
+            f"Ratios of means and 95 % intervals over 20 seeds, 5 of Hopper · {machine()}",
         ),
     )
 

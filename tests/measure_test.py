@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.measure import Row, bootstrap, bootstrap_ratio_of_means, paired_ratio, report
+from benchmarks.measure import (
+    Row,
+    bootstrap,
+    bootstrap_ratio_of_means,
+    paired_ratio,
+    remembered,
+    report,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +84,20 @@ def test_the_json_has_the_form_that_outsiders_read(tmp_path):
             "holds": True,
         }
     ]
+
+
+def test_what_was_measured_is_remembered_and_other_settings_are_refused(tmp_path):
+    path = tmp_path / "rows" / "a.json"
+    asked = []
+
+    def measure():
+        asked.append(1)
+        return {"losses": [0.5, 1.0]}
+
+    for _ in range(2):
+        assert remembered(path, {"seeds": [2, 1]}, measure) == {"losses": [0.5, 1.0]}
+    assert len(asked) == 1
+    with pytest.raises(SystemExit) as refused:
+        remembered(path, {"seeds": [3, 1]}, measure)
+    assert str(refused.value) == f"error: {path} was measured with other settings: remove it."
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
