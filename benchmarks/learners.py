@@ -11,9 +11,9 @@ and the swarm every one; pairs of rules every tenth.
 Every method has the step size and noise that are best for it on each task, out of one grid of five,
 by what it deploys on five seeds of another instance: another polynomial, another split, another
 optimum. Temperatures and radii are not tuned: they are the task's own scales, given here, by one
-rule of thumb (`Scale`). The pairs are all of the four rules that do best there, and the best of
-them is shown. Optima of functions lie off the middle of where weights start: the mean of several
-starts is no nearer to them.
+rule of thumb (`Scale`). The pairs are all of the four rules that do best there, the best way to
+cull among them, and the best of these pairs is shown. Optima of functions lie off the middle of
+where weights start: the mean of several starts is no nearer to them.
 
 What is shown is what is deployed, on episodes, examples or images that selected nothing: its loss
 (regression and functions), its errors in percent (digits), and minus its return (pendulum), as the
@@ -151,12 +151,13 @@ class Scale(NamedTuple):
     """Numbers of rules that have a unit."""
 
     temperature: float  # that a typical worsening is kept at with probability 1/e, and cools
-    radius: float  # ten steps
+    radius: float  # ten steps: one moves every weight by about the step size
 
 
 def rule(name: str, problem: Problem, every: int) -> Rule:
     """Return a rule with the numbers of a problem, that follows every so many generations."""
-    scale = Scale(problem.score_scale, 10 * problem.step_size)
+    size = math.sqrt(problem.policy.num_params)
+    scale = Scale(problem.score_scale, 10 * problem.step_size * size)
     made: dict[str, Callable[[], Rule]] = {
         "none": rules.compose,
         "culling, clones of the best": rules.culling,
@@ -276,7 +277,9 @@ def rows_of(name: str, quick: bool) -> list[Row]:
     single = measured(name, SINGLE, quick)
     each = QUICK_RULES if quick else RULES
     found = {method: measured(name, method, quick) for method in each}
-    four = sorted(each[1:], key=lambda method: found[method]["tuning"])[:4]
+    best_first = sorted(each[1:], key=lambda method: found[method]["tuning"])
+    culls = [method for method in best_first if method.startswith("culling")]
+    four = [method for method in best_first if method not in culls[1:]][:4]
     pairs = [
         f"{a} and {b}"
         for a, b in itertools.combinations(four, 2)
