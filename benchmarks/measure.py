@@ -55,6 +55,29 @@ def verdict(row: Row) -> str:
     return {True: "holds", False: "does not hold", None: "undecided"}[row.holds]
 
 
+def cell(row: Row) -> str:
+    """Return a row's figure, its unit, and its interval unless that is the figure again."""
+    if row.value is None:
+        return "not measured"
+    text = f"{figure(row.value)} {row.unit}"
+    if row.interval is None or row.interval == (row.value, row.value):
+        return text
+    low, high = map(figure, row.interval)
+    return f"{text} [{low}, {high}]"
+
+
+def figure(value: float) -> str:
+    """Return a number with four digits, or as many as it has before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def judged(row: Row) -> str:
+    """Return what a row is held against, and whether it holds; "" if against nothing."""
+    if row.target is None:
+        return ""
+    return f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict(row)}"
+
+
 def seconds(f: Callable[[], Any]) -> float:
     """Return how long a call takes until its arrays are there."""
     started = time.perf_counter()
@@ -186,12 +209,7 @@ def report(
         draw: draws the picture at a path.
     """
     for row in rows:
-        value = "not measured" if row.value is None else f"{row.value:,.4g} {row.unit}"
-        interval = "" if row.interval is None else "[{:,.4g}, {:,.4g}]".format(*row.interval)
-        target = ""
-        if row.target is not None:
-            target = f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict(row)}"
-        print(f"{row.name:70s} {value:>22s}  {interval:22s} {target}")
+        print(f"{row.name:70s} {cell(row):50s} {judged(row)}")
     if path is None:
         return
     origin = provenance()

@@ -89,10 +89,11 @@ def regularized_evolution(
         u = jax.random.uniform(k_parent)
         rank = jnp.sum(plan.survival > u, dtype=jnp.int32)
         parent = jax.tree.map(lambda x: x[rank], plan.genotypes)
-        genotype = jax.tree.map(
-            lambda new, mutant: jnp.where(plan.fresh, new, mutant),
-            space.sample(k_fresh),
-            space.mutate(k_mutate, parent, local),
+        # Of the two only one is carried out: the plan is the same for all candidates.
+        genotype = jax.lax.cond(
+            plan.fresh,
+            lambda: space.sample(k_fresh),
+            lambda: space.mutate(k_mutate, parent, local),
         )
         return genotype, jnp.where(plan.fresh, -1, rank)
 

@@ -51,14 +51,16 @@ def hill_climbing(space: Space, num_incumbents: int = 2, local: bool = False) ->
 
     def propose(key: Key, plan: State, i: Array) -> tuple[Genotype, PyTree]:
         k_fresh, k_mutate = jax.random.split(key)
-        genotype = jax.tree.map(
-            lambda fresh, mutant, incumbent: jnp.where(
-                plan.score == -jnp.inf, fresh, jnp.where(i < num_incumbents, incumbent, mutant)
-            ),
-            space.sample(k_fresh),
-            space.mutate(k_mutate, plan.genotype, local),
-            plan.genotype,
-        )
+
+        def climbed() -> Genotype:
+            return jax.tree.map(
+                lambda incumbent, mutant: jnp.where(i < num_incumbents, incumbent, mutant),
+                plan.genotype,
+                space.mutate(k_mutate, plan.genotype, local),
+            )
+
+        # Of the two only one is carried out: the plan is the same for all candidates.
+        genotype = jax.lax.cond(plan.score == -jnp.inf, lambda: space.sample(k_fresh), climbed)
         return genotype, ()
 
     def update(

@@ -113,22 +113,26 @@ def nsga2(
             winner = plan.order[jnp.minimum(first, other)]
             return jax.tree.map(lambda x: x[winner], plan.state.genotypes)
 
-        mother, father = (tournament(k) for k in jax.random.split(k_parents))
-        crosses = jax.random.uniform(k_rate) < plan.state.hyper.crossover_rate
-        child = jax.tree.map(
-            lambda x, y: jnp.where(crosses, x, y), space.crossover(k_cross, mother, father), mother
-        )
-        child = space.mutate(k_mutate, child, local)
         again = i < num_incumbents
         turn = plan.turns[jnp.minimum(i, size - 1)]
-        genotype = jax.tree.map(
-            lambda new, member, bred: jnp.where(
-                plan.fresh, new, jnp.where(again, member[turn], bred)
-            ),
-            space.sample(k_fresh),
-            plan.state.genotypes,
-            child,
-        )
+
+        def bred() -> Genotype:
+            mother, father = (tournament(k) for k in jax.random.split(k_parents))
+            crosses = jax.random.uniform(k_rate) < plan.state.hyper.crossover_rate
+            child = jax.tree.map(
+                lambda x, y: jnp.where(crosses, x, y),
+                space.crossover(k_cross, mother, father),
+                mother,
+            )
+            child = space.mutate(k_mutate, child, local)
+            return jax.tree.map(
+                lambda member, new: jnp.where(again, member[turn], new),
+                plan.state.genotypes,
+                child,
+            )
+
+        # Of the two only one is carried out: the plan is the same for all candidates.
+        genotype = jax.lax.cond(plan.fresh, lambda: space.sample(k_fresh), bred)
         return genotype, jnp.where(~plan.fresh & again, turn, -1)
 
     def update(
