@@ -29,6 +29,8 @@ class Answer(NamedTuple):
     chosen: Contender
     cost: Cost  # of its architecture
     choice: Array  # int32 [], its place among the contenders
+    # float32 [], its mean score among them, as the controller sees it; -inf if any failed
+    score: Array
     # Of a task with exams both are of those: [A, n] and [n].
     selection: Evaluation  # [A, R], all contenders on the same starts
     report: Evaluation  # [A * R], the chosen one on starts that selected nothing
@@ -174,6 +176,7 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
         chosen=chosen,
         cost=jax.tree.map(lambda x: x[best], costs),
         choice=jnp.asarray(best, jnp.int32),
+        score=fitness[best],
         selection=selection,
         report=jax.tree.map(jnp.ravel, report),
     )
@@ -236,5 +239,5 @@ def _scores(search: Search, state: SearchState, seen: Evaluation, costs: Cost) -
     score = jax.vmap(jax.vmap(search.objective.apply, (None, 0, None)), (None, 0, 0))
     scores = score(state.objective, seen, costs)
     each = scores.controller.reshape(*seen.failed.shape, -1)
-    finite = jnp.isfinite(scores.strategy)[..., None] & jnp.isfinite(each)
-    return jnp.where(finite, each, -jnp.inf)
+    sound = jnp.isfinite(scores.strategy) & ~seen.failed
+    return jnp.where(sound[..., None] & jnp.isfinite(each), each, -jnp.inf)

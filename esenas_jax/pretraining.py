@@ -76,7 +76,8 @@ def gradient_training(
             with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
                 updates, new_state = transformation.update(gradient, state, params)
             moved = params + jnp.asarray(updates)
-            sound = jnp.isfinite(moved).all()
+            learnt = jax.tree.leaves((moved, new_state))
+            sound = jnp.stack([jnp.isfinite(x).all() for x in learnt]).all()
             new = jax.tree.map(
                 lambda x, y: jnp.where(sound, x, y), (moved, new_state), (params, state)
             )

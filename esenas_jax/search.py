@@ -231,6 +231,11 @@ def es_enas(
             f"num_incumbents must be fewer than the {architectures} architectures of a generation, "
             f"got {controller.num_incumbents}: none would be new."
         )
+    if shared_architecture and controller.num_incumbents > strategy.num_directions:
+        raise ValueError(
+            f"num_incumbents must be at most the {strategy.num_directions} pairs where the halves "
+            f"of each share an architecture, got {controller.num_incumbents}."
+        )
     steps = strategy.num_candidates * task.episodes * task.horizon
     if steps >= 2**31:
         raise ValueError(
@@ -442,8 +447,10 @@ def es_enas(
         )
 
         failed = num_candidates - jnp.sum(arrived, dtype=jnp.int32)
-        # An update that overflowed would never be undone.
-        learnt_numbers = (strategy_state.params, moments.deviation, expected)
+        # An update that overflowed would never be undone, in what an optimiser keeps neither.
+        before, after = (jax.tree.leaves(x) for x in (state.strategy, strategy_state))
+        moved = [new for old, new in zip(before, after, strict=True) if new is not old]
+        learnt_numbers = (moved, moments.deviation, expected)
         sound = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(learnt_numbers)]).all()
         discard = (failed > tolerated) | ~sound
         learnt = state._replace(

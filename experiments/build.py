@@ -206,9 +206,15 @@ def pyglove(
 def alone(learner: Search, rule: Rule, devices: int = 1) -> Search:
     """One learner: the search by itself."""
     del devices
-    if rule.least:
-        raise ValueError("rules are for a population of learners, got one alone.")
+    _no_rule(rule, "alone")
     return learner
+
+
+def _no_rule(rule: Rule, learners: str) -> None:
+    if rule.least:
+        raise ValueError(
+            f"rule must be none with learners {learners}, got one that needs {rule.least} or more."
+        )
 
 
 def population(
@@ -222,7 +228,8 @@ def asynchronous(
     learner: Search, rule: Rule, lags: Sequence[int] = (0,), devices: int = 1
 ) -> Searcher:
     """Workers that take turns, whose updates are of states that many updates old."""
-    alone(learner, rule, devices)
+    del devices
+    _no_rule(rule, "asynchronous")
     return make_asynchronous(learner, lags)
 
 
@@ -396,14 +403,14 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
     """Return a config section: a function's name and all of its arguments, defaults filled in.
 
     Args:
-        kind: "task", "policy", "strategy", "controller", "objective", "population" or "search".
+        kind: one of `FUNCTIONS`.
         name: of the function; may be left out where there is only one.
         **arguments: that differ from the defaults.
 
     Raises:
-        ValueError: if there is no such function (the known ones are listed) or argument.
+        ValueError: if there is no such kind, function (the known ones are listed) or argument.
     """
-    functions = FUNCTIONS[kind]
+    functions = _named("a section", kind, FUNCTIONS)
     name = name or next(iter(functions))
     function = _named(f"{kind}.name", name, functions)
     out = ConfigDict({"name": name})
@@ -507,12 +514,6 @@ def plan(config: Any) -> Plan:
                     f"devices that share out runs must divide their number, {number}, got "
                     f"{devices_for_runs}."
                 )
-        lanes, episodes = search.population.lanes, search.num_candidates * search.task.episodes
-        if lanes is not None and lanes > number * episodes:
-            raise ValueError(
-                f"population: lanes must be at most the {number * episodes} episodes of a "
-                f"generation, got {lanes}."
-            )
         return Plan(
             search=search,
             searcher=searcher,
@@ -536,7 +537,8 @@ def _searcher(config: Any, search: Search) -> Searcher:
     """Return what learns: the search alone, or what its section makes of it."""
     first, second = (_call(kind, config[kind]) for kind in ("rule", "second_rule"))
     if second.least and not first.least:
-        raise ValueError("second_rule must be none without a rule before it.")
+        name = config["second_rule"]["name"]
+        raise ValueError(f"second_rule must be none without a rule before it, got {name}.")
     return _call(
         "learners",
         config["learners"],

@@ -7,10 +7,13 @@ checkpoint, chosen as the run itself would. Nothing is written: the run may be g
 those of no training, choice or report, whatever the run's own seed.
 """
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -47,7 +50,11 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     alone = {
         "devices": 1, "devices_share": "candidates", "virtual_shards": None, "deterministic": False
     }  # fmt: skip
-    config = ConfigDict(workdir.read("config.json") | alone)
+    stored = workdir.read("config.json") | alone
+    if "trained" in stored.get("policy", {}) and workdir.finished():
+        # The run that it was trained in may be gone: what it found is in this one's file.
+        stored["policy"]["trained"] = _trained(workdir.path / "policy.npz")
+    config = ConfigDict(stored)
     run = plan(config)
     try:
         about, chosen = _chosen(workdir, run)
@@ -67,6 +74,14 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     except Exception as error:
         raise failure("measuring", error) from error
     return {"run": f"{describe(config)}, {about}"} | worth(seen)
+
+
+def _trained(path: Path) -> list[float]:
+    try:
+        with np.load(path) as file:
+            return file["trained"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise WorkdirError(f"cannot use the policy of a finished run: {error}") from error
 
 
 def _chosen(workdir: Workdir, run: Plan) -> tuple[str, Contender]:

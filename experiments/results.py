@@ -121,7 +121,9 @@ def results(
     Returns:
         `runs`, each with what `result` has; `settings`, the runs of equal swept numbers together,
         with means over their seeds and 95 % intervals; `best_run`, whose policy was best on the
-        episodes that select (those that report estimate it, then, without bias).
+        episodes that select (those that report estimate it, then, without bias), by the score that
+        its controller sees. Where numbers of the objective are swept, by the return: the scores of
+        two objectives cannot be compared.
     """
     first, last = rows[: len(about)], rows[-len(about) :]
     runs = [
@@ -136,7 +138,10 @@ def results(
     for run, numbers in zip(runs, about, strict=True):
         swept = tuple((name, value) for name, value in numbers.items() if name != "seed")
         settings.setdefault(swept, []).append(run)
-    selected = [np.asarray(x.selection.episode_return)[x.choice].mean() for x in found]
+    if any(name.startswith("objective.") for name in about[0]):
+        selected = [np.asarray(x.selection.episode_return)[x.choice].mean() for x in found]
+    else:
+        selected = [float(x.score) for x in found]
     return {
         "runs": runs,
         "settings": [

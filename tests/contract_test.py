@@ -501,6 +501,41 @@ def test_an_update_that_overflows_is_discarded():
     assert equal(after.strategy, before.strategy)
 
 
+def test_an_update_that_overflows_in_the_optimiser_alone_is_discarded():
+    """The squares that Adam keeps would be infinite, and all its later steps 0."""
+
+    def evaluate(key: Key, network, apply) -> Evaluation:
+        return tasks.single_score(1e25 * network[0])
+
+    policy = policies.dense(2, (), 1)._replace(bind=lambda params, genotype: params)
+    strategy = strategies.es(20, 10, optimizer=optax.adam, shaping=strategies.raw)
+    task = tasks.SingleShot(2, 1, evaluate)
+    search = es_enas(policy, task, strategy, controllers.constant(policy.space))
+    before = search.init(KEY)
+    after, metrics = jax.jit(search.step)(KEY, before)
+    assert (metrics.failed, metrics.discarded) == (0, 1)
+    assert equal(after.strategy, before.strategy)
+
+
+def test_a_contender_that_failed_is_not_the_answer_whatever_it_scored():
+    def evaluate(key: Key, network, apply) -> Evaluation:
+        score = tasks.single_score(network[0])
+        return score._replace(failed=network[0] > 0.5)
+
+    policy = policies.dense(2, (), 1)._replace(bind=lambda params, genotype: params)
+    task = tasks.SingleShot(2, 1, evaluate)
+    search = es_enas(policy, task, strategies.es(2, 1), controllers.constant(policy.space))
+    state = search.init(KEY)
+    state = state._replace(
+        strategy=state.strategy._replace(params=jnp.ones(policy.num_params)),
+        incumbent=state.incumbent._replace(
+            params=jnp.zeros(policy.num_params), valid=jnp.ones_like(state.incumbent.valid)
+        ),
+    )
+    answer = choose_answer(search, KEY, state, 4)
+    assert (answer.choice, answer.score) == (1, 0.0)
+
+
 def test_late_evaluations_do_not_become_the_incumbent():
     search = failing_search(0.0)
     state = search.init(KEY)

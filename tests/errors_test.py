@@ -295,10 +295,6 @@ CONFIGS = {
         "search.propose_every", 0, "search: propose_every must be at least 1, got 0.",
     ),
     "lanes": ("population.lanes", 0, "population: lanes must be at least 1, got 0."),
-    "more lanes than candidates": (
-        "population.lanes", 12,
-        "population: lanes must be at most the 11 episodes of a generation, got 12.",
-    ),
     "no seeds": ("seeds", 0, r"seeds must be in \[1, 1048576\], got 0."),
     "something else shared out": (
         "devices_share", "x", "devices_share must be one of candidates, runs, learners, got 'x'.",
@@ -335,11 +331,11 @@ CONFIGS = {
     ),
     "a rule for one alone": (
         "rule", build.section("rule", "culling"),
-        "learners: rules are for a population of learners, got one alone.",
+        "learners: rule must be none with learners alone, got one that needs 2 or more.",
     ),
     "a second rule without a first": (
         "second_rule", build.section("rule", "culling"),
-        "second_rule must be none without a rule before it.",
+        "second_rule must be none without a rule before it, got culling.",
     ),
     "a population of none": (
         "learners", build.section("learners", "population", number=0),

@@ -274,21 +274,28 @@ def test_the_policy_of_many_runs_is_that_of_the_best_and_all_are_there(many):
 
 
 def test_the_best_run_is_chosen_by_the_episodes_that_selected_its_answer(many):
-    """Not by a contender that was not chosen, and never by one that failed."""
+    """By the score that its controller saw, which knows of costs; by the return if those differ."""
     _, config, _ = many
     search = build.build(config)
     nothing = jnp.zeros(3)
     rows = [{"generation": 0, "env_steps": 0, "episodes": 0, "return_without_bonus": 0.0,
              "discarded": 0}] * 3  # fmt: skip
 
-    def answer(choice, *selected):
+    def answer(score, choice, *selected):
         selection = jnp.array(selected)[:, None] * jnp.ones((1, 2))
         report = Evaluation(nothing, nothing, nothing, nothing, nothing > 0, ())
         cost = costs.cost(edges=1, weights=1, biases=0)
-        return Answer(None, cost, choice, report._replace(episode_return=selection), report)
+        seen = report._replace(episode_return=selection)
+        return Answer(None, cost, choice, jnp.float32(score), seen, report)
 
-    found = [answer(1, 9.0, 1.0), answer(0, 2.0, jnp.nan), answer(0, jnp.nan, 3.0)]
+    found = [
+        answer(-2.0, 1, 9.0, 1.0),
+        answer(-3.0, 0, 2.0, jnp.nan),
+        answer(-jnp.inf, 0, jnp.nan, 3.0),
+    ]
     about = [{"seed": s} for s in range(3)]
+    assert results.results(search, about, found, rows)["best_run"] == 0
+    about = [{"seed": 0, "objective.target": float(s)} for s in range(3)]
     assert results.results(search, about, found, rows)["best_run"] == 1
 
 
@@ -623,6 +630,8 @@ def test_every_policy_trains_and_its_file_is_enough_to_act(name, dense_run, tmp_
     network = search.policy.bind(chosen.params, chosen.genotype)
     expected = search.policy.apply(network, (obs - lens.mean) * lens.scale)
     np.testing.assert_allclose(act(obs), expected, rtol=1e-5, atol=1e-6)
+    if name == "magnitude_pruned":
+        assert np.isfinite(evaluate.evaluate(workdir, episodes=4)["return"]["mean"])
 
 
 @pytest.mark.parametrize("name", hopper_policies.POLICIES)

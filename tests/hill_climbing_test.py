@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from esenas_jax import controllers
+from esenas_jax import controllers, es_enas, policies, strategies, tasks
 from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf
 from tests.controllers_test import DRAWS, Numbered, numbered, proposer, sigmas, tell
 
@@ -201,3 +201,12 @@ def test_bad_input_is_refused_in_one_sentence():
         controllers.hill_climbing(OneOf(2), -1)
     with pytest.raises(TypeError, match=r"^num_incumbents must be an integer, got 1\.5\.$"):
         controllers.hill_climbing(OneOf(2), 1.5)
+    policy = policies.edge_pruned(2, (4,), 1, num_edges=4)
+    with pytest.raises(ValueError, match="must be at most the 2 pairs where the halves of each"):
+        es_enas(
+            policy,
+            tasks.SingleShot(2, 1, lambda key, network, apply: tasks.single_score(jnp.zeros(()))),
+            strategies.es(2, 4),
+            controllers.hill_climbing(policy.space, 3),
+            shared_architecture=True,
+        )

@@ -317,7 +317,7 @@ def _to_nodes(space: Space, genotype: Genotype) -> Iterator[pg.DNA]:
         case FloatRange():
             yield pg.DNA(float(genotype))
         case SubsetOf():
-            yield _set_node([pg.DNA(int(item)) for item in genotype])
+            yield _joined([pg.DNA(int(item)) for item in genotype])
         case Conditional():
             if isinstance(space.choice, OneOf):
                 yield _option_node(space, int(genotype.index), genotype.inner)
@@ -327,7 +327,7 @@ def _to_nodes(space: Space, genotype: Genotype) -> Iterator[pg.DNA]:
                     for i in range(len(genotype.index))
                 ]
                 pairs = zip(genotype.index, copies, strict=True)
-                yield _set_node([_option_node(space, int(j), inner) for j, inner in pairs])
+                yield _joined([_option_node(space, int(j), inner) for j, inner in pairs])
         case Repeat():
             for i in range(space.times):
                 yield from _to_nodes(space.space, jax.tree.map(lambda x, i=i: x[i], genotype))
@@ -337,10 +337,6 @@ def _to_nodes(space: Space, genotype: Genotype) -> Iterator[pg.DNA]:
                 yield from _to_nodes(leaf, part)
         case _:
             raise TypeError(f"PyGlove has no form of {space!r}.")
-
-
-def _set_node(items: list[pg.DNA]) -> pg.DNA:
-    return items[0] if len(items) == 1 else pg.DNA(None, items)
 
 
 def _option_node(space: Conditional, chosen: int, inner: tuple[Genotype, ...]) -> pg.DNA:

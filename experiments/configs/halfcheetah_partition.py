@@ -31,5 +31,4 @@ def get_config(name: str | None = None) -> ConfigDict:
         # The full size is minutes a generation on a CPU.
         config.task.horizon = 100
         config.strategy.update({"num_directions": 8, "num_exact": 4})
-        config.population.lanes = 20
     return variant(config, name)
