@@ -1,7 +1,9 @@
 # Everything runs in .venv, which is made when it is missing or was made of something else.
 PYTHON ?= python3
 EXTRAS ?=
-WORKDIR ?= runs/quickstart
+CONFIG ?= experiments/configs/quickstart.py
+# runs/digits of experiments/configs/digits.py:cnn
+WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
 PYTEST_ARGS ?= -n auto --maxprocesses=8
 
 run := .venv/bin/python -m
@@ -11,7 +13,7 @@ environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 .NOTPARALLEL:
 
 help:
-	@echo 'make train      train the quickstart; results go to WORKDIR ($(WORKDIR))'
+	@echo 'make train      train CONFIG ($(CONFIG)); results go to WORKDIR ($(WORKDIR))'
 	@echo 'make test       run the tests, without the slow ones'
 	@echo 'make test-all   run all tests'
 	@echo 'make lint       check style and types (ruff, pyright)'
@@ -19,12 +21,12 @@ help:
 	@echo 'make clean      remove .venv, caches and build outputs; runs/ stays'
 	@echo
 	@echo 'PYTHON=python3.12    the interpreter, 3.11 or later ($(PYTHON))'
-	@echo 'EXTRAS=cuda12        extras of pyproject.toml: cuda12, cuda13, tpu ($(or $(EXTRAS),none))'
+	@echo 'EXTRAS=cuda12        extras of pyproject.toml: cuda12, cuda13, tpu, digits, bench, torch ($(or $(EXTRAS),none))'
 	@echo 'PYTEST_ARGS=-x       what pytest is told besides ($(PYTEST_ARGS))'
 
 train:
 	$(environment)
-	$(run) experiments.train --config=experiments/configs/quickstart.py --workdir="$(WORKDIR)"
+	$(run) experiments.train --config=$(CONFIG) --workdir="$(WORKDIR)"
 
 test:
 	$(environment) test

@@ -46,7 +46,9 @@ def table(rows: Sequence[Row]) -> str:
     places = {tuple(row.name.split(": ")): row for row in rows}
     columns = list(dict.fromkeys(place[0] for place in places))
     names = list(dict.fromkeys(place[-1] for place in places))
-    if set(places) != {(column, name) for column in columns for name in names}:
+    if len(places) < len(rows) or set(places) != {
+        (column, name) for column in columns for name in names
+    }:
         return "\n".join(["| | Measured | Target |", "|---|---|---|", *map(line, rows)])
     return "\n".join(
         [

@@ -2,19 +2,25 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 import esenas_jax
+from benchmarks import tables
+from benchmarks.measure import Row
 
 ROOT = Path(__file__).parent.parent
 MODULES = [m.name for m in pkgutil.walk_packages(esenas_jax.__path__, "esenas_jax.")]
 README = (ROOT / "README.md").read_text()
+FIDELITY = (ROOT / "docs" / "fidelity.md").read_text()
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -52,10 +58,31 @@ def test_readme_names_files_that_exist():
 def test_tests_that_the_readme_names_exist():
     """The fidelity section pins each choice to a test by its name."""
     tests = "".join(p.read_text() for p in (ROOT / "tests").rglob("*_test.py"))
-    named = re.findall(r"`(test_\w+)`", README)
+    named = re.findall(r"`(test_\w+)`", README + FIDELITY)
     assert len(named) >= 8
     for name in named:
         assert f"def {name}(" in tests, name
+
+
+@pytest.mark.parametrize("folder", [path.name for path in RESULTS.iterdir()])
+def test_the_page_of_results_is_what_was_measured(folder):
+    assert (RESULTS / folder / "README.md").read_text() == tables.page(RESULTS / folder)
+
+
+def test_figures_in_the_readme_are_rows_that_were_measured():
+    contents = [json.loads(path.read_text()) for path in (RESULTS / "cpu").glob("*.json")]
+    measured = {tables.line(row) for content in contents for row in tables.rows_of(content)}
+    told = README.partition("| | Measured | Target |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    assert len(told.splitlines()) >= 5
+    assert set(told.splitlines()) <= measured
+
+
+def test_rows_that_make_a_grid_are_shown_as_one():
+    rows = [Row(f"{a}: {b}", v, None, "x") for v, (a, b) in enumerate(product("ab", "cd"))]
+    assert tables.table(rows).splitlines() == [
+        "| | a | b |", "|---|---|---|", "| c | 0 x | 2 x |", "| d | 1 x | 3 x |"
+    ]  # fmt: skip
+    assert tables.table([*rows, rows[0]]).splitlines()[0] == "| | Measured | Target |"
 
 
 def test_importing_the_library_is_light_and_silent():
