@@ -86,11 +86,11 @@ def rows_of(name: str, found: Found | None, seeds: int) -> Iterator[Row]:
     for seed in range(seeds):
         for key, called in MEASURED.items():
             value = None if found is None else float(found[seed][key]["mean"])
-            yield Row(f"{shown}, seed {seed}: {called}", value, unit="return")
+            yield Row(f"{called}, seed {seed}: {shown}", value, unit="return")
     for key, called in COSTS.items():
         # Of all seeds: an architecture's cost can depend on what was found.
         value = None if found is None else float(np.mean([run[key] for run in found]))
-        yield Row(f"{shown}: {called}", value, unit=called)
+        yield Row(f"{called}: {shown}", value, unit=called)
 
 
 def draw(all_found: dict[str, Found], path: Path, title: str) -> None:

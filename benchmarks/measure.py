@@ -59,7 +59,7 @@ def cell(row: Row) -> str:
     """Return a row's figure, its unit, and its interval unless that is the figure again."""
     if row.value is None:
         return "not measured"
-    text = f"{figure(row.value)} {row.unit}"
+    text = f"{figure(row.value)} {row.unit}".strip()
     if row.interval is None or row.interval == (row.value, row.value):
         return text
     low, high = map(figure, row.interval)

@@ -7,6 +7,7 @@ against them.
 """
 
 import ast
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -46,20 +47,27 @@ def table(rows: Sequence[Row]) -> str:
     places = {tuple(row.name.split(": ")): row for row in rows}
     columns = list(dict.fromkeys(place[0] for place in places))
     names = list(dict.fromkeys(place[-1] for place in places))
-    if len(places) < len(rows) or set(places) != {
-        (column, name) for column in columns for name in names
-    }:
+    grid = {(column, name) for column in columns for name in names}
+    if len(places) < len(rows) or set(places) != grid:
         return "\n".join(["| | Measured | Target |", "|---|---|---|", *map(line, rows)])
+    cells = {place: cell(dataclasses.replace(row, unit="")) for place, row in places.items()}
+    heads = [_head(column, {places[column, name].unit for name in names}) for column in columns]
     return "\n".join(
         [
-            f"| | {' | '.join(columns)} |",
+            f"| | {' | '.join(heads)} |",
             f"|---|{'---|' * len(columns)}",
             *(
-                f"| {name} | {' | '.join(cell(places[column, name]) for column in columns)} |"
+                f"| {name} | {' | '.join(cells[column, name] for column in columns)} |"
                 for name in names
             ),
         ]
     )
+
+
+def _head(column: str, units: set[str]) -> str:
+    """Return a column's name, and what it is counted in where the name does not say so."""
+    told = ", ".join(sorted(unit for unit in units if unit not in column))
+    return f"{column} ({told})" if told else column
 
 
 def section(path: Path) -> str:
@@ -72,7 +80,8 @@ def section(path: Path) -> str:
         f"## {name}",
         title,
         *("```\n" + part.strip() + "\n```" if part.startswith("    ") else part for part in about),
-        f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}.",
+        f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}."
+        + content.get("note", ""),
     ]
     if path.with_suffix(".png").exists():
         parts.append(f"![{title}]({path.with_suffix('.png').name})")
