@@ -77,6 +77,16 @@ def test_figures_in_the_readme_are_rows_that_were_measured():
     assert set(told.splitlines()) <= measured
 
 
+def test_what_the_quickstart_finds_is_in_the_table():
+    """Its config is that of the policy named aggregate."""
+    content = json.loads((RESULTS / "cpu" / "hopper.json").read_text())
+    values = {row.name: row.value for row in tables.rows_of(content)}
+    a, b, c = (values[f"return, seed {seed}: aggregate"] for seed in range(3))
+    assert f"seeds 0, 1 and 2 return {a:.0f}, {b:.0f} and {c:.0f}" in README
+    without = values["return without bonus, seed 0: aggregate"]
+    assert re.search(rf"return {a:.0f} ± \d+, of which {without:.0f} ± \d+ are not", README)
+
+
 def test_rows_that_make_a_grid_are_shown_as_one():
     rows = [Row(f"{a}: {b}", v, None, "x") for v, (a, b) in enumerate(product("ab", "cd"))]
     assert tables.table(rows).splitlines() == [
