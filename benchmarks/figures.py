@@ -101,7 +101,9 @@ def _interval_panel(axes: "Axes", rows: Sequence[Row], unit: str) -> None:
     ]
     if values and min(values) > 0 and max(values) > WIDE_SPAN * min(values):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        # Over two decades there is no room for more than their beginnings.
+        subs = (1,) if max(values) > 100 * min(values) else (1, 2, 5)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(min(values) / 1.3, max(values) * 1.3)
     elif values:
