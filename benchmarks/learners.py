@@ -297,7 +297,8 @@ def rows_of(name: str, quick: bool) -> list[Row]:
     rows = []
     for method, mine in [(SINGLE, single), *found.items(), (PAIR, pair[best])]:
         value, interval = bootstrap_mean(mine["losses"])
-        rows.append(Row(f"{name}: {method}", value, None if quick else interval, UNITS[name]))
+        shown = "no rule" if method == "none" else method
+        rows.append(Row(f"{name}: {shown}", value, None if quick else interval, UNITS[name]))
     return rows
 
 
