@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, VERMILION, GREEN, "#cc79a7", "#8a6d00", "#56b4e9", "#7a3e00")
 MARKERS = "osD^vP*"
 WIDE_SPAN = 4.0  # an axis of ratios that differ by more than this factor is logarithmic
-NAME, VALUE = 3.05, 1.5  # inches to the left and right of an interval plot
+NAME, VALUE = 3.05, 1.7  # inches to the left and right of an interval plot
 
 _VERDICTS = {"holds": GREEN, "does not hold": VERMILION, "undecided": GREY, "no target": BLUE}
 

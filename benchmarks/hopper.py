@@ -94,28 +94,36 @@ def rows_of(name: str, found: Found | None, seeds: int) -> Iterator[Row]:
 
 
 def draw(all_found: dict[str, Found], path: Path, title: str) -> None:
-    """Draw every seed's return by name, beside the bits of each."""
-    (returns, bits), finish = new_panels(
+    """Draw every seed's return by name, beside the bits of each, or where these are the same the
+    return with its bonus.
+    """
+    bits = [float(np.mean([run["bits"] for run in found])) / 1000 for found in all_found.values()]
+    (left, right), finish = new_panels(
         2,
         title,
         f"Every seed's final policy on starts that selected nothing · {machine()}",
         height=1.8 + 0.3 * len(all_found),
     )
     names = list(all_found)
-    for place, found in enumerate(all_found.values()):
-        values = [run["return_without_bonus"]["mean"] for run in found]
-        returns.plot(values, [place] * len(values), "o", color="#0072b2", alpha=0.8)
-        kilobits = np.mean([run["bits"] for run in found]) / 1000
-        bits.plot([kilobits], [place], "o", color="#007a5a")
-    for axes, label in (
-        (returns, "return without bonus"),
-        (bits, "thousand bits of weights and structure"),
-    ):
+
+    def show(axes: Any, key: str) -> None:
+        for place, found in enumerate(all_found.values()):
+            values = [run[key]["mean"] for run in found]
+            axes.plot(values, [place] * len(values), "o", color="#0072b2", alpha=0.8)
+
+    show(left, "return_without_bonus")
+    if len(set(bits)) > 1:
+        right.plot(bits, range(len(bits)), "o", color="#007a5a")
+        beside = "thousand bits of weights and structure"
+    else:
+        show(right, "return")
+        beside = "return"
+    for axes, label in ((left, "return without bonus"), (right, beside)):
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first on top
         axes.set_xlabel(label)
-    bits.set_xlim(left=0)
-    bits.set_yticklabels([])
+        axes.set_xlim(left=0)
+    right.set_yticklabels([])
     finish([], path)
 
 

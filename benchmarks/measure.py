@@ -18,7 +18,9 @@ import numpy as np
 from experiments.provenance import provenance
 
 PAIRS = 15  # at least; see `paired_ratio`
-WIDE = 0.10  # an interval wider than this share of its value decides nothing
+# An interval wider than this share of its value decides nothing, unless the target lies so far off
+# that an interval three times as wide on its side would not reach it.
+WIDE = 0.10
 PATIENCE = 150.0  # seconds that a ratio may take until its interval is no longer too wide
 
 
@@ -39,7 +41,9 @@ class Row:
         if self.value is None or self.target is None or self.interval is None:
             return None
         low, high = self.interval
-        if _wide(self.value, self.interval):
+        near = low if self.target < self.value else high
+        far = abs(self.target - self.value) > 3.0 * abs(near - self.value)
+        if _wide(self.value, self.interval) and not far:
             return None
         return low <= self.target if self.direction == "at_most" else high >= self.target
 

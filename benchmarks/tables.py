@@ -23,7 +23,8 @@ Each section has the command that measured it, the commit it ran at, and all of 
 that are unfavourable or were not measured. Made by `python -m benchmarks.tables`.
 
 Brackets hold 95 % bootstrap intervals. A target *holds* when the better end of the interval meets
-it, and is *undecided* when the interval is wider than a tenth of the figure.
+it, and is *undecided* when the interval is wider than a tenth of the figure, unless one three times
+as wide would not reach the target.
 """
 
 

@@ -41,6 +41,17 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) 
     return float(value)
 
 
+def share(name: str, value: Any, whole: bool = True) -> float:
+    """Return `value` as a float if it is in (0, 1], as a float32 too; raise if not.
+
+    `whole` is whether it may be 1.
+    """
+    number = real(name, value)
+    if not (0.0 < number <= 1.0 and np.float32(number) > 0.0 and (whole or number < 1.0)):
+        raise ValueError(f"{name} must be in (0, 1{']' if whole else ')'}, got {value!r}.")
+    return number
+
+
 def known(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Return `value` if it is one of `allowed`; raise ValueError that lists them if not."""
     allowed = list(allowed)

@@ -152,9 +152,7 @@ def low_memory(
     )
     priority = _checks.real("priority", priority, 0.0)
     correction = _checks.real("correction", correction, 0.0, 1.0)
-    uniform_share = _checks.positive(
-        "uniform_share", _checks.real("uniform_share", uniform_share, 0.0, 1.0)
-    )
+    uniform_share = _checks.share("uniform_share", uniform_share)
     noise = noise or rademacher()
 
     def init(run_key: Key) -> LowMemoryState:

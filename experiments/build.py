@@ -240,7 +240,7 @@ def none() -> Rule:
 
 def annealing(temperature: float = 1.0, cooling_rate: float = 1.0) -> Rule:
     """Moves that may be taken back; every time, the temperature is multiplied by the rate."""
-    rate = _checks.positive("cooling_rate", _checks.real("cooling_rate", cooling_rate, 0.0, 1.0))
+    rate = _checks.share("cooling_rate", cooling_rate)
     return rules.annealing(temperature, optax.exponential_decay(1.0, 1, rate))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compression, functions, lanes, memory, noise, random_search, scaling
+from benchmarks import compression, functions, lanes, memory, noise, random_search, release, scaling
 from benchmarks import learners as study
 from benchmarks import policies as policies_benchmark
 from benchmarks.figures import intervals, new_panels
@@ -282,3 +282,18 @@ def test_every_rule_of_the_study_can_be_applied(name):
     key = jax.random.key(0)
     state = jax.eval_shape(population.step, key, jax.eval_shape(population.init, key))[0]
     assert state.learners.strategy.params.shape == (study.LEARNERS, problem.policy.num_params)
+
+
+def test_a_threshold_is_four_fifths_of_the_way_and_a_run_that_never_gets_there_counts_whole():
+    climb = np.clip(np.arange(100.0) - 20.0, 0.0, 50.0)  # 0 until 20, 50 from 70 on
+    tried = np.stack([climb, climb + 10.0])
+    aim = release.threshold(tried)
+    assert aim == pytest.approx(5.0 + 0.8 * 50.0)
+    # The first ten generations whose average is there, 45.5, begin with 61.
+    taken, there = release.until(np.stack([climb, climb / 2, np.full(100, np.nan)]), aim)
+    assert taken.tolist() == [66, 100, 100]
+    assert there == 1
+    assert release.distance(np.array([[1.0, 3.0]]), best=10.0).tolist() == [8.0]
+    assert release.distance(np.array([[1.0, np.nan]]), best=0.0)[0] > 1e8
+    with pytest.raises(ValueError, match="must not fail in its best setting"):
+        release.threshold(np.full((2, 20), np.nan))

@@ -78,12 +78,12 @@ def test_figures_in_the_readme_are_rows_that_were_measured():
 
 
 def test_what_the_quickstart_finds_is_in_the_table():
-    """Its config is that of the policy named aggregate."""
-    content = json.loads((RESULTS / "cpu" / "hopper.json").read_text())
+    """Its config is that of the controller named evolution."""
+    content = json.loads((RESULTS / "cpu" / "hopper_controllers.json").read_text())
     values = {row.name: row.value for row in tables.rows_of(content)}
-    a, b, c = (values[f"return, seed {seed}: aggregate"] for seed in range(3))
-    assert f"seeds 0, 1 and 2 return {a:.0f}, {b:.0f} and {c:.0f}" in README
-    without = values["return without bonus, seed 0: aggregate"]
+    a, b, c, d, e = (values[f"return, seed {seed}: evolution"] for seed in range(5))
+    assert f"seeds 0 to 4 return {a:.0f}, {b:.0f}, {c:.0f}, {d:.0f} and {e:.0f}" in README
+    without = values["return without bonus, seed 0: evolution"]
     assert re.search(rf"return {a:.0f} ± \d+, of which {without:.0f} ± \d+ are not", README)
 
 

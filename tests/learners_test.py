@@ -233,7 +233,7 @@ WRONG = {
     ),
     "all are culled": (
         lambda: rules.culling(1.0),
-        "share must be below 1, got 1.0: someone must survive.",
+        "share must be in (0, 1), got 1.0.",
     ),
     "none is culled": (
         lambda: learners(simple(), 4, rules.culling(0.1)),
@@ -241,7 +241,7 @@ WRONG = {
     ),
     "a share of nothing": (
         lambda: rules.culling(0.0),
-        "share must be a positive finite number, got 0.0.",
+        "share must be in (0, 1), got 0.0.",
     ),
     "no temperature": (
         lambda: rules.annealing(0.0),

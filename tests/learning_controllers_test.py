@@ -387,7 +387,7 @@ def test_it_finds_what_pays(name):
         (lambda: controllers.autoregressive(groups=(2, 0)), "groups must be at least 1, got 0."),
         (
             lambda: controllers.cross_entropy(SPACE, 0.0),
-            "elite_share must be a positive finite number, got 0.0.",
+            "elite_share must be in (0, 1], got 0.0.",
         ),
         (
             lambda: controllers.cross_entropy(Repeat(permutation(3), 2)),
@@ -402,7 +402,7 @@ def test_it_finds_what_pays(name):
         ),
         (
             lambda: controllers.cross_entropy(SPACE, smoothing=1.5),
-            "smoothing must be in [0, 1], got 1.5.",
+            "smoothing must be in (0, 1], got 1.5.",
         ),
         (
             lambda: controllers.cross_entropy(SPACE, floor=-0.1),

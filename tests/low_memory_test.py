@@ -194,7 +194,7 @@ WRONG = {
     ),
     "no uniform share": (
         lambda: made(uniform_share=0.0),
-        "uniform_share must be a positive finite number, got 0.0.",
+        "uniform_share must be in (0, 1], got 0.0.",
     ),
 }
 

@@ -23,6 +23,12 @@ from benchmarks.measure import (
         (98.0, (97.0, 101.0), 100.0, "at_least", True),
         (98.0, (97.0, 99.0), 100.0, "at_least", False),
         (1.10, (1.00, 1.20), 1.15, "at_most", None),  # wider than a tenth
+        (1.10, (1.00, 1.20), 1.35, "at_most", None),  # one three times as wide has the target
+        (1.10, (1.00, 1.20), 1.45, "at_most", True),
+        (1.10, (1.00, 1.20), 0.75, "at_most", False),
+        (1.10, (1.00, 1.20), 0.75, "at_least", True),
+        (1.10, (1.05, 9.00), 0.75, "at_least", True),  # on the target's side
+        (1.10, (1.05, 9.00), 1.20, "at_least", None),
         (1.10, None, 1.15, "at_most", None),
         (1.10, (1.09, 1.11), None, None, None),
     ],

@@ -179,6 +179,24 @@ def test_sampling_is_uniform_over_the_whole_space(name):
     assert sigmas(statistic, len(cells) - 1) < 5
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("k", [20, 50])  # item by item, and as the largest of 60 numbers
+def test_small_and_large_parts_of_many_items_are_uniform(k, ordered):
+    n = 60
+    sets = np.asarray(SubsetOf(n, k, ordered=ordered).sample(jax.random.key(5), (DRAWS,)))
+    assert sets.shape == (DRAWS, k)
+    has = np.zeros((DRAWS, n))
+    np.put_along_axis(has, sets, 1.0, axis=1)
+    assert (has.sum(axis=1) == k).all()
+    assert ordered or (np.diff(sets, axis=1) > 0).all()
+    together = has.T @ has / DRAWS  # how often two items are in one set
+    likely = np.where(np.eye(n), k / n, k * (k - 1) / (n * (n - 1)))
+    assert (np.abs(together - likely) < 5 * np.sqrt(likely * (1 - likely) / DRAWS)).all()
+    if ordered:
+        places = np.stack([np.bincount(place, minlength=n) for place in sets.T]) / DRAWS
+        assert (np.abs(places - 1 / n) < 5 * math.sqrt(1 / n / DRAWS)).all()
+
+
 @over_spaces
 def test_genotypes_are_valid_of_one_type_and_the_same_bits_under_vmap(name):
     space = SPACES[name]

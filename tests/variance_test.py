@@ -315,5 +315,5 @@ def test_the_estimate_keeps_its_mean_and_loses_variance(options):
 
 
 def test_a_rate_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"^baseline_rate must be in \[0, 1\], got 1\.5\.$"):
+    with pytest.raises(ValueError, match=r"^baseline_rate must be in \(0, 1\], got 1\.5\.$"):
         search(baseline_rate=1.5)

@@ -67,8 +67,8 @@ def cross_entropy(
             in order.
     """
     distribution, chosen = factorised(space), _chosen(space)
-    share = _checks.real("elite_share", _checks.positive("elite_share", elite_share), 0.0, 1.0)
-    smoothing = _checks.real("smoothing", _checks.positive("smoothing", smoothing), 0.0, 1.0)
+    share = _checks.share("elite_share", elite_share)
+    smoothing = _checks.share("smoothing", smoothing)
     floor = _checks.real("floor", floor, 0.0, 1.0)
     num_best = _checks.integer("num_best", num_best, 1)
 

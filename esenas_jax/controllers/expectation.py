@@ -54,7 +54,7 @@ def additive_expectation(space: Space, baseline_rate: float) -> Expectation:
     Raises:
         ValueError: if the rate is outside its range, or the space has numbers from a range.
     """
-    rate = _checks.real("baseline_rate", _checks.positive("baseline_rate", baseline_rate), 0.0, 1.0)
+    rate = _checks.share("baseline_rate", baseline_rate)
     try:
         distribution = factorised(space)
     except ValueError:

@@ -95,9 +95,7 @@ def culling(share: float = 0.5, newcomers: Newcomers = clones_of_the_best) -> Ru
     Raises:
         TypeError, ValueError: if `share` is outside its range.
     """
-    share = _checks.positive("share", _checks.real("share", share, 0.0, 1.0))
-    if share == 1.0:
-        raise ValueError(f"share must be below 1, got {share}: someone must survive.")
+    share = _checks.share("share", share, whole=False)
 
     def init(learners: SearchState, number: int) -> tuple[()]:
         del learners

@@ -10,6 +10,10 @@ import numpy as np
 from esenas_jax import _checks
 from esenas_jax.types import Array, Key
 
+# Where num_chosen^2 is at most so many times num_items, a set is drawn item by item: 64 of 736 in a
+# seventh of the time that a CPU takes for the largest of 736 uniforms, by which others are drawn.
+# On a GPU, where steps one after the other cost more, it was not measured.
+_INSERTS = 40
 # Sizes of a float32.
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
@@ -128,10 +132,13 @@ class SubsetOf:
         Every choice has the same probability, except that a set with repetition, in no order, is
         drawn item by item, as PyGlove does.
         """
+        n, k = self.num_items, self.num_chosen
+        if self.distinct and k * k <= _INSERTS * n:
+            left = jnp.broadcast_to(n - jnp.arange(k), (*shape, k))
+            ranks = jax.random.randint(key, left.shape, 0, left, jnp.int32).reshape(-1, k)
+            return jax.vmap(self._one_by_one)(ranks).reshape(left.shape)
         if self.distinct:
-            # The items with the largest of num_items uniforms: 3 to 5 times faster than a
-            # permutation.
-            return self._largest(jax.random.uniform(key, (*shape, self.num_items)))
+            return self._largest(jax.random.uniform(key, (*shape, n)))
         drawn = jax.random.randint(key, (*shape, self.num_chosen), 0, self.num_items)
         return drawn if self.ordered else jnp.sort(drawn)
 
@@ -179,11 +186,8 @@ class SubsetOf:
                 changed = genotype[origin]
         else:
             if self.distinct and k > 1:
-                # The r-th item that is absent from an ascending list is r plus the number of its
-                # entries that have at most r absent items before them.
                 r = jax.random.randint(k_item, (), 0, n - k)
-                absent_before = (jnp.sort(genotype) if self.ordered else genotype) - places
-                item = r + jnp.sum(absent_before <= r, dtype=jnp.int32)
+                item = _absent(jnp.sort(genotype) if self.ordered else genotype, r)
             elif local:
                 item = _another(k_item, genotype[node], n)
             else:
@@ -229,6 +233,18 @@ class SubsetOf:
     def active(self, genotype: Array) -> np.ndarray:
         """Return True for every item."""
         return np.ones(np.shape(genotype), bool)
+
+    def _one_by_one(self, ranks: Array) -> Array:
+        """Choose the items that have these ranks [k] among those not chosen before them."""
+
+        def choose(chosen: Array, rank: Array) -> tuple[Array, Array]:
+            item = _absent(chosen, rank)
+            # Between its neighbours; the last place, which is empty, goes.
+            return jnp.clip(item, jnp.roll(chosen, 1).at[0].set(-1), chosen), item
+
+        empty = jnp.full(ranks.shape, self.num_items + self.num_chosen, jnp.int32)
+        ascending, in_order = jax.lax.scan(choose, empty, ranks)
+        return in_order if self.ordered else ascending
 
     def _fill(self, first: Array, second: Array, keep: Array) -> Array:
         """Put distinct items of `second` [k], those of both first, where `first` is not kept."""
@@ -353,6 +369,16 @@ def _another(key: Key, value: Array, number: int) -> Array:
     """Draw uniformly from [0, number) without `value`."""
     drawn = jax.random.randint(key, (), 0, number - 1)
     return drawn + (drawn >= value).astype(jnp.int32)
+
+
+def _absent(ascending: Array, rank: Array) -> Array:
+    """Return the item that has a rank among those absent from an ascending list [k].
+
+    It is the rank plus the number of entries that have at most as many absent items before them. An
+    empty place holds a number beyond all items and places together.
+    """
+    absent_before = ascending - jnp.arange(ascending.size)
+    return rank + jnp.sum(absent_before <= rank, dtype=jnp.int32)
 
 
 def _occurrence(values: Array) -> Array:

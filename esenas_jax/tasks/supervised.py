@@ -57,7 +57,7 @@ def stratified_splits(
     """
     split_seed = _checks.integer("split_seed", split_seed, 0)
     shares = [
-        _checks.positive(name, _checks.real(name, share, 0.0, 1.0))
+        _checks.share(name, share, whole=False)
         for name, share in (("validation", validation), ("test", test))
     ]
     whole = _examples("the examples", inputs, labels)
