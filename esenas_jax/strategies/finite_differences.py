@@ -170,13 +170,16 @@ def finite_differences(
         assert used is not None
         counts = weighed(jnp.ones(num_directions, jnp.float32)) != 0
         number = jnp.sum(counts, dtype=jnp.float32) * halves
-        common = jnp.zeros(num_directions, jnp.float32)  # of one half: the exact mean, taken away
+        worth = list(values)  # of each half, [D]
         if antithetic:
             # What the halves have in common no longer cancels where only one of them uses a
-            # parameter. The mean of all other directions does not depend on this one's noise.
+            # parameter. The mean of all other directions does not depend on this one's noise; it
+            # is taken away before the division, since a difference of two products, which both
+            # would become, is rounded one way or the other from program to program.
             own = jnp.sum(jnp.where(counts, values, 0.0), axis=0)
-            common = (jnp.sum(own) - own) / jnp.maximum(number - halves, 1.0)
-        weights = [weighed(half - common) for half in values]
+            others = jnp.maximum(number - halves, 1.0)
+            worth = [(half * others - (jnp.sum(own) - own)) / others for half in worth]
+        weights = [weighed(half) for half in worth]
 
         def uses(d: Array) -> list[Array]:
             return [used(halves * d + h).astype(jnp.float32) for h in range(halves)]
