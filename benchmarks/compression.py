@@ -3,14 +3,15 @@
     python -m benchmarks.compression [--quick] [--json=PATH]
 
 The convolutional network of `experiments/configs/digits.py`, on ten splits of the data, which no
-number here was chosen on (those were chosen on split 100):
+number here was chosen on (those were chosen on splits from 100 on):
 
 - trained by gradient (Adam, 3,000 mini-batches of 256);
-- pruned to a tenth of its weights, by magnitude, and retrained in the same way;
+- pruned to a tenth of its weights, by magnitude, and retrained in the same way, but to answer as
+  the whole network does (distillation); to compare, by labels;
 - its weights shared by k-means, 32 a layer: colours of 5 bits;
-- trained on by gradient in the same way; or
+- trained on by gradient, to answer so too; or
 - post-trained by ARS, 300 generations of 32 directions: the shared weights; and, to compare, the
-  pruned network and the whole one; each with additive and with multiplicative noise.
+  pruned network, and by labels the whole one; each with additive and with multiplicative noise.
 
 Test accuracy in percent, and its difference from the unpruned network's on the same split, as means
 with 95 % bootstrap intervals over splits; the figure has the differences, but for the network that
@@ -52,10 +53,12 @@ from experiments.command_line import configure_jax
 SPLITS, AIM = 10, -1.0
 LESS = "accuracy less the unpruned network's"
 SHARE, BITS = 0.1, 5
-TRAIN, RATE, GENERATIONS = 3000, 3e-3, 300
+TRAIN, BATCH, RATE, GENERATIONS = 3000, 256, 3e-3, 300
+TEMPERATURE = 4.0  # of the whole network's answers
 NOISE = {"additive": (0.02, 0.01), "multiplicative": (0.1, 0.05)}  # noise and step size
 STAGES = (
     "pruned",
+    "pruned, retrained by labels",
     "pruned, retrained",
     "shared",
     "shared, by gradient",
@@ -108,9 +111,17 @@ def by_ars(
     return np.asarray(run())
 
 
+def answers(policy: Policy, params: np.ndarray, examples: tasks.Examples) -> jax.Array:
+    """Return a network's logits for all examples: float32 [n, classes]."""
+    network = policy.bind(jnp.asarray(params), ())
+    inputs = jnp.asarray(examples.inputs.reshape(examples.size, -1))
+    return jax.jit(jax.vmap(lambda x: policy.apply(network, x)))(inputs)
+
+
 def one_split(split: int, shorter: int) -> dict[str, Any]:
     """Return accuracies by stage, in percent, and sizes in bytes."""
-    task = tasks.digits(split)
+    parts = tasks.digits_splits(split)
+    task = tasks.digits(split, batch_size=BATCH)
     policy = policies.flax_convolutional(task.obs_size, task.action_size)
     exam = task.report
     assert exam is not None
@@ -125,26 +136,37 @@ def one_split(split: int, shorter: int) -> dict[str, Any]:
     steps = TRAIN // shorter
     first = np.asarray(policy.init(key(0)))
     whole = by_gradient(policy, task, steps, first, key(1))
+    taught = tasks.supervised(
+        parts.train,
+        task.action_size,
+        batch_size=BATCH,
+        validation=parts.validation,
+        test=parts.test,
+        teacher=answers(policy, whole, parts.train),
+        temperature=TEMPERATURE,
+    )
     pruned = policies.prune(policy, whole, round(SHARE * policy.max_edges))
-    retrained = by_gradient(pruned.policy, task, steps, pruned.params, key(2))
+    by_labels = by_gradient(pruned.policy, task, steps, pruned.params, key(2))
+    retrained = by_gradient(pruned.policy, taught, steps, pruned.params, key(2))
     shared = policies.quantize(policy, pruned, retrained, BITS)
     colours = shared.genotype
-    further = by_gradient(shared.policy, task, steps, shared.params, key(3), colours)
+    further = by_gradient(shared.policy, taught, steps, shared.params, key(3), colours)
     found = {
         "unpruned": accuracy(policy, whole),
         "pruned": accuracy(pruned.policy, pruned.params),
+        "pruned, retrained by labels": accuracy(pruned.policy, by_labels),
         "pruned, retrained": accuracy(pruned.policy, retrained),
         "shared": accuracy(shared.policy, shared.params, colours),
         "shared, by gradient": accuracy(shared.policy, further, colours),
     }
-    train = functools.partial(by_ars, task=task, generations=GENERATIONS // shorter, key=key(4))
+    train = functools.partial(by_ars, generations=GENERATIONS // shorter, key=key(4))
     only = policy.space.sample(jax.random.key(0))
     for noise in NOISE:
-        ready = train(policy, only, whole, noise=noise)
+        ready = train(policy, only, whole, task, noise)
         found[f"whole, ARS, {noise} noise"] = accuracy(policy, ready)
-        ready = train(pruned.policy, only, retrained, noise=noise)
+        ready = train(pruned.policy, only, retrained, taught, noise)
         found[f"pruned, ARS, {noise} noise"] = accuracy(pruned.policy, ready)
-        ready = train(shared.policy, shared.genotype, shared.params, noise=noise)
+        ready = train(shared.policy, shared.genotype, shared.params, taught, noise)
         found[f"shared, ARS, {noise} noise"] = accuracy(shared.policy, ready, shared.genotype)
         # What is deployed is what was written.
         data = _written_and_read(policies.encode(policy, shared, ready))
@@ -167,7 +189,14 @@ FOLDER = Path("runs") / "compression"
 
 def measured(split: int, shorter: int) -> dict[str, Any]:
     """Return what a split comes to, or came to."""
-    settings = {"share": SHARE, "bits": BITS, "steps": TRAIN, "rate": RATE, "ars": GENERATIONS}
+    settings = {
+        "share": SHARE,
+        "bits": BITS,
+        "steps": TRAIN,
+        "rate": RATE,
+        "temperature": TEMPERATURE,
+        "ars": GENERATIONS,
+    }
     measure = functools.partial(one_split, split, shorter)
     found = measure() if shorter > 1 else remembered(FOLDER / f"{split}.json", settings, measure)
     print(f"split {split}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()), flush=True)

@@ -122,6 +122,40 @@ def test_a_mini_batch_has_no_example_twice_and_every_example_is_drawn_as_often()
     np.testing.assert_allclose(drawn.mean(axis=0), share, atol=five_errors)
 
 
+def test_a_teacher_is_what_a_candidate_is_compared_with():
+    """Against the divergence of Hinton et al. in NumPy and float64."""
+    rng = np.random.default_rng(0)
+    n, classes, heat = 6, 3, 2.5
+    examples = tasks.Examples(np.eye(n, dtype=np.float32), np.arange(n) % classes)
+    teacher = 3.0 * rng.normal(size=(n, classes))
+    task = tasks.supervised(
+        examples, classes, batch_size=n, test=examples, teacher=teacher, temperature=heat
+    )
+
+    def likely(logits):
+        p = np.exp(np.asarray(logits, np.float64) / heat)
+        return p / p.sum(axis=1, keepdims=True)
+
+    def answer(logits, obs):
+        return obs @ logits
+
+    def score(logits):
+        return task.evaluate(KEY, jnp.asarray(logits, jnp.float32), answer).episode_return
+
+    other = rng.normal(size=(n, classes))
+    p, q = likely(teacher), likely(other)
+    expected = -(heat**2) * (p * np.log(p / q)).sum(axis=1).mean()
+    np.testing.assert_allclose(score(other), expected, rtol=1e-5)
+    assert score(teacher) == pytest.approx(0.0, abs=1e-5)
+    # The gradient is as long as at any other temperature, about: T (q - p) an example, not q - p.
+    slope = jax.grad(score)(jnp.asarray(other, jnp.float32))
+    np.testing.assert_allclose(slope, heat * (p - q) / n, rtol=1e-4, atol=1e-6)
+    # An exam asks for labels.
+    seen = task.report.evaluate(jnp.asarray(other, jnp.float32), answer)
+    right = other.argmax(axis=1) == examples.labels
+    np.testing.assert_array_equal(seen.statistics["test_accuracy"], right)
+
+
 # --- networks -------------------------------------------------------------------------------------
 
 NETWORKS = {
@@ -297,6 +331,18 @@ INPUT = {
     "a batch larger than the data": (
         lambda: tasks.supervised(GOOD, 2, batch_size=5),
         "batch_size must be at most the 4 examples to train on, got 5.",
+    ),
+    "a teacher of other examples": (
+        lambda: tasks.supervised(GOOD, 2, batch_size=1, teacher=np.zeros((3, 2))),
+        r"teacher must be logits of the shape \(4, 2\), got \(3, 2\).",
+    ),
+    "a teacher that failed": (
+        lambda: tasks.supervised(GOOD, 2, batch_size=1, teacher=np.full((4, 2), np.inf)),
+        "teacher must be finite, got inf.",
+    ),
+    "no temperature": (
+        lambda: tasks.supervised(GOOD, 2, batch_size=1, temperature=0.0),
+        "temperature must be a positive finite number, got 0.0.",
     ),
     "one class": (
         lambda: tasks.supervised(GOOD, 1, batch_size=1), "num_classes must be at least 2, got 1.",

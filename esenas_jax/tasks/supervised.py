@@ -85,11 +85,19 @@ def supervised(
     batch_size: int,
     validation: Examples | None = None,
     test: Examples | None = None,
+    teacher: ArrayLike | None = None,
+    temperature: float = 4.0,
 ) -> SingleShot:
     """Return the task of classifying, scored by minus the cross-entropy on a mini-batch.
 
     The mini-batch is drawn without replacement from a candidate's key: with `Starts.GENERATION` all
     candidates of a generation see the same one. Outputs are logits.
+
+    With a `teacher` the task is to answer as another network does, labels apart (distillation,
+    arXiv 1503.02531, section 2): the score is minus the mean divergence KL(p || q) of the
+    probabilities q of a candidate's logits from p of the teacher's, both divided by the
+    temperature, times its square, which keeps gradients of one size. Validation and test go by
+    labels as ever.
 
     Args:
         train: inputs [n, ...] and labels [n].
@@ -98,11 +106,14 @@ def supervised(
         validation: what chooses an answer, all of it; by default mini-batches of `train`.
         test: what says how good the answer is, `test_loss` and `test_accuracy`; by default
             mini-batches of `train`, and the score.
+        teacher: logits [n, A] of a trained network for `train`.
+        temperature: of a teacher's answers, positive; the higher it is, the more they say of the
+            classes that are not the likeliest.
 
     Raises:
         TypeError, ValueError: in one sentence, if inputs and labels are not as many or not as
-            large as those of `train`, a label is outside the classes, an input is not finite, or a
-            number is outside its range.
+            large as those of `train`, a label is outside the classes, an input or a logit is not
+            finite, or a number is outside its range.
 
     Example:
         >>> examples = Examples(np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1], np.int32))
@@ -118,6 +129,8 @@ def supervised(
             f"batch_size must be at most the {train.size} examples to train on, got {batch_size}."
         )
     shape = train.inputs.shape[1:]
+    temperature = _checks.positive("temperature", temperature)
+    taught = None if teacher is None else _taught(teacher, (train.size, num_classes), temperature)
 
     def exam(name: str, given: Examples | None) -> Exam | None:
         if given is None:
@@ -142,7 +155,13 @@ def supervised(
     def evaluate(key: Key, network: PyTree, apply: Apply) -> Evaluation:
         # As random as a permutation, and several times as fast to draw.
         drawn = jax.lax.top_k(jax.random.uniform(key, y.shape), batch_size)[1]
-        loss, _ = _each(network, apply, x[drawn], y[drawn])
+        if taught is None:
+            loss, _ = _each(network, apply, x[drawn], y[drawn])
+        else:
+            logits = jax.vmap(apply, in_axes=(None, 0))(network, x[drawn])
+            answers = jax.nn.log_softmax(logits / temperature)
+            apart = optax.losses.kl_divergence_with_log_targets(answers, taught[drawn])
+            loss = temperature**2 * apart
         return single_score(-jnp.mean(loss))
 
     return SingleShot(
@@ -159,6 +178,16 @@ def _each(network: PyTree, apply: Apply, x: Array, y: Array) -> tuple[Array, Arr
     logits = jax.vmap(apply, in_axes=(None, 0))(network, x)
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
     return loss, jnp.argmax(logits, axis=-1) == y
+
+
+def _taught(teacher: ArrayLike, shape: tuple[int, int], temperature: float) -> Array:
+    """Return a teacher's logits as log-probabilities; raise ValueError if they are none."""
+    logits = np.asarray(teacher, np.float32)
+    if logits.shape != shape:
+        raise ValueError(f"teacher must be logits of the shape {shape}, got {logits.shape}.")
+    if not np.isfinite(logits).all():
+        raise ValueError(f"teacher must be finite, got {logits[~np.isfinite(logits)][0]}.")
+    return jax.nn.log_softmax(jnp.asarray(logits) / temperature)
 
 
 def _on_device(examples: Examples) -> tuple[Array, Array]:
