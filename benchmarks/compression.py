@@ -14,9 +14,10 @@ number here was chosen on (those were chosen on splits from 100 on):
   pruned network, and by labels the whole one; each with additive and with multiplicative noise.
 
 Test accuracy in percent, and its difference from the unpruned network's on the same split, as means
-with 95 % bootstrap intervals over splits; the figure has the differences, but for the network that
-was only pruned, which reads nothing. Sizes are those of files that are written, read back, and read
-digits with. What to keep of a run is chosen on validation data.
+with 95 % bootstrap intervals over splits; of the last stage all of the interval is to be within a
+point. The figure has the differences, but for the network that was only pruned, which reads
+nothing. Sizes are those of files that are written, read back, and read digits with. What to keep of
+a run is chosen on validation data.
 
 Splits lie in runs/compression, and are not done again. Twenty minutes on two cores. --quick has two
 splits and a tenth of the training; nothing is then judged.
@@ -210,7 +211,8 @@ def rows_of(found: list[dict[str, Any]], judged: bool) -> list[Row]:
     def row(name: str, values: list[float], unit: str, target: float | None = None) -> Row:
         value, interval = bootstrap_mean(values)
         direction = None if target is None else "at_least"
-        return Row(name, value, interval if judged else None, unit, target, direction)
+        shown = interval if judged else None
+        return Row(name, value, shown, unit, target, direction, whole=target is not None)
 
     accuracies = [
         row(f"{stage}: accuracy", [f[stage] for f in found], "%") for stage in ("unpruned", *STAGES)

@@ -139,7 +139,8 @@ def _numbers(row: Row) -> str:
     if row.target is None:
         low_high = row.interval and " to ".join(compact(x) for x in row.interval)
         return f"{value}\n{low_high}" if low_high else value
-    return f"{value}\n{(row.direction or '').replace('_', ' ')} {compact(row.target)}"
+    whole = "all of it " if row.whole else ""
+    return f"{value}\n{whole}{(row.direction or '').replace('_', ' ')} {compact(row.target)}"
 
 
 def new_panels(

@@ -34,13 +34,22 @@ class Row:
     unit: str = ""
     target: float | None = None
     direction: Literal["at_most", "at_least"] | None = None
+    whole: bool = False  # the target is one for all of the interval
 
     @property
     def holds(self) -> bool | None:
-        """Whether the interval's better end meets the target; None if that is undecided."""
+        """Whether the target is met; None if that is undecided.
+
+        By the interval's better end, if it is not too wide; if the target is one for all of the
+        interval, by all of it, and not met when all of it misses.
+        """
         if self.value is None or self.target is None or self.interval is None:
             return None
         low, high = self.interval
+        if self.whole:
+            at_most = self.direction == "at_most"
+            met = [end <= self.target if at_most else end >= self.target for end in (low, high)]
+            return met[0] if met[0] == met[1] else None
         near = low if self.target < self.value else high
         far = abs(self.target - self.value) > 3.0 * abs(near - self.value)
         if _wide(self.value, self.interval) and not far:
@@ -79,7 +88,8 @@ def judged(row: Row) -> str:
     """Return what a row is held against, and whether it holds; "" if against nothing."""
     if row.target is None:
         return ""
-    return f"{(row.direction or '').replace('_', ' ')} {row.target:,g}: {verdict(row)}"
+    what = f"{(row.direction or '').replace('_', ' ')} {row.target:,g}"
+    return f"{'all of it ' if row.whole else ''}{what}: {verdict(row)}"
 
 
 def seconds(f: Callable[[], Any]) -> float:

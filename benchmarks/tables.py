@@ -24,7 +24,8 @@ that are unfavourable or were not measured. Made by `python -m benchmarks.tables
 
 Brackets hold 95 % bootstrap intervals. A target *holds* when the better end of the interval meets
 it, and is *undecided* when the interval is wider than a tenth of the figure, unless one three times
-as wide would not reach the target.
+as wide would not reach the target. Where *all of it* is to meet the target, it holds when all of
+the interval does, does not hold when none of it does, and is undecided between.
 """
 
 

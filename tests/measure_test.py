@@ -39,6 +39,24 @@ def test_a_target_holds_when_the_better_end_of_a_narrow_interval_meets_it(
     assert Row("r", value, interval, "x", target, direction).holds is holds
 
 
+@pytest.mark.parametrize(
+    ("interval", "direction", "holds"),
+    [
+        ((-0.9, 0.1), "at_least", True),
+        ((-1.0, 0.1), "at_least", True),
+        ((-1.1, 0.1), "at_least", None),
+        ((-1.4, -1.1), "at_least", False),
+        ((-1.4, -1.1), "at_most", True),
+        ((-1.4, -0.9), "at_most", None),
+        ((-0.9, 0.1), "at_most", False),
+        (None, "at_least", None),
+    ],
+)
+def test_a_target_for_all_of_an_interval_holds_when_all_of_it_meets_it(interval, direction, holds):
+    row = Row("r", -1.0, interval, "points", -1.0, direction, whole=True)
+    assert row.holds is holds
+
+
 def test_the_interval_of_a_median_covers_it():
     rng = np.random.default_rng(1)
     covered = 0
@@ -87,6 +105,7 @@ def test_the_json_has_the_form_that_outsiders_read(tmp_path):
             "unit": "x",
             "target": 1.1,
             "direction": "at_most",
+            "whole": False,
             "holds": True,
         }
     ]
