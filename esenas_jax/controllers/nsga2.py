@@ -53,8 +53,9 @@ def nsga2(
     of what was evaluated survive, by the same order, equals at random. Failed candidates never
     enter.
 
-    Architectures are discrete, and copies would crowd the others out: of those with equal scores
-    one is ranked, the rest comes after all fronts. The paper ranks them all.
+    Architectures are discrete, and copies would crowd the others out: of those that are the same
+    in architecture and scores one is ranked, the rest comes after all fronts. The paper ranks them
+    all.
 
     The paper's objectives are exact, so that a member is evaluated once. A return is not, and it is
     one of weights that change: a lucky one would stand in the front for ever. So the first
@@ -98,7 +99,9 @@ def nsga2(
         k_order, k_turns = jax.random.split(key)
         return Plan(
             state=state,
-            order=_best_first(k_order, state.scores, places < state.members, size)[0],
+            order=_best_first(k_order, state.genotypes, state.scores, places < state.members, size)[
+                0
+            ],
             turns=jax.random.permutation(k_turns, size).astype(jnp.int32),
             fresh=state.members < size,
         )
@@ -148,14 +151,13 @@ def nsga2(
 
         member = jnp.concatenate([places < state.members, valid & ~again])
         joined = jnp.where(member[:, None], jnp.concatenate([known, scores]), -jnp.inf)
-        order, ranks = _best_first(key, joined, member, size)
+        everyone = jax.tree.map(
+            lambda old, fresh: jnp.concatenate([old, fresh]), state.genotypes, genotypes
+        )
+        order, ranks = _best_first(key, everyone, joined, member, size)
         survivors = order[:size]
         new = state._replace(
-            genotypes=jax.tree.map(
-                lambda old, fresh: jnp.concatenate([old, fresh])[survivors],
-                state.genotypes,
-                genotypes,
-            ),
+            genotypes=jax.tree.map(lambda x: x[survivors], everyone),
             scores=joined[survivors],
             members=jnp.minimum(jnp.sum(member, dtype=jnp.int32), size),
         )
@@ -166,7 +168,7 @@ def nsga2(
         }
 
     def best(state: State) -> tuple[Genotype, Array]:
-        ranks, room = _ranked(state.scores, places < state.members, 1)
+        ranks, room = _ranked(state.genotypes, state.scores, places < state.members, 1)
         roomy = jnp.lexsort((-room, ranks))[:num_best]
         front = ranks[roomy] == 0
         order = jnp.lexsort((-state.scores[roomy, 0], ~front))
@@ -185,17 +187,30 @@ def nsga2(
     )
 
 
-def _best_first(key: Key, scores: Array, valid: Array, enough: int) -> tuple[Array, Array]:
+def _best_first(
+    key: Key, genotypes: Genotype, scores: Array, valid: Array, enough: int
+) -> tuple[Array, Array]:
     """Return indices [n], the best first and equals at random, and their ranks [n]."""
     shuffled = jax.random.permutation(key, valid.size)
-    ranks, room = _ranked(scores[shuffled], valid[shuffled], enough)
+    mixed = jax.tree.map(lambda x: x[shuffled], genotypes)
+    ranks, room = _ranked(mixed, scores[shuffled], valid[shuffled], enough)
     order = jnp.lexsort((-room, ~valid[shuffled], ranks))
     return shuffled[order], ranks[order]
 
 
-def _ranked(scores: Array, valid: Array, enough: int) -> tuple[Array, Array]:
-    """Return rank and crowding distance [n], of equals for the first alone; see `pareto`."""
-    equal = jnp.all(scores[:, None] == scores[None], axis=2) & valid[None]
-    first = valid & ~jnp.any(jnp.tril(equal, -1), axis=1)
-    ranks = pareto.ranks(scores, first, enough)
+def _ranked(genotypes: Genotype, scores: Array, valid: Array, enough: int) -> tuple[Array, Array]:
+    """Return rank and crowding distance [n], of copies for the first alone; see `pareto`."""
+    ranks = pareto.ranks(scores, valid & ~_copies(genotypes, scores, valid), enough)
     return ranks, pareto.crowding(scores, ranks)
+
+
+def _copies(genotypes: Genotype, scores: Array, valid: Array) -> Array:
+    """Return which have the architecture and the scores of a valid one before them, bool [n]."""
+    equal = jnp.tril(jnp.all(scores[:, None] == scores[None], axis=2) & valid[None], -1)
+
+    def compared() -> Array:
+        alike = jax.vmap(jax.vmap(same, (None, 0)), (0, None))(genotypes, genotypes)
+        return jnp.any(equal & alike, axis=1)
+
+    # Scores with noise are never equal: there is then nothing to compare.
+    return jax.lax.cond(jnp.any(equal), compared, lambda: jnp.zeros_like(valid))
