@@ -4,7 +4,8 @@ EXTRAS ?=
 CONFIG ?= experiments/configs/quickstart.py
 # runs/digits of experiments/configs/digits.py:cnn
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
-PYTEST_ARGS ?= -n auto --maxprocesses=8
+# A file is one process's: its tests share what they compile.
+PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile
 
 run := .venv/bin/python -m
 environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"

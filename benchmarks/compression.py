@@ -195,9 +195,11 @@ def measured(split: int, shorter: int) -> dict[str, Any]:
         "bits": BITS,
         "steps": TRAIN,
         "retraining": RETRAIN,
+        "batch": BATCH,
         "rate": RATE,
         "temperature": TEMPERATURE,
         "ars": GENERATIONS,
+        "noise": {name: list(numbers) for name, numbers in NOISE.items()},
     }
     measure = functools.partial(one_split, split, shorter)
     found = measure() if shorter > 1 else remembered(FOLDER / f"{split}.json", settings, measure)
@@ -226,6 +228,11 @@ def rows_of(found: list[dict[str, Any]], judged: bool) -> list[Row]:
         )
         for stage in STAGES
     ]
+    taught = row(
+        "pruned, retrained: accuracy less that by labels",
+        [f["pruned, retrained"] - f["pruned, retrained by labels"] for f in found],
+        "points",
+    )
     sizes = [
         row(
             f"shared, ARS, {noise} noise: file",
@@ -235,7 +242,7 @@ def rows_of(found: list[dict[str, Any]], judged: bool) -> list[Row]:
         for noise in NOISE
     ]
     whole = Row("unpruned in float32: size", found[0]["bytes of float32"], None, "bytes")
-    return [*accuracies, *losses, *sizes, whole]
+    return [*accuracies, *losses, taught, *sizes, whole]
 
 
 def main() -> None:
@@ -253,7 +260,7 @@ def main() -> None:
             [
                 dataclasses.replace(row, name=row.name.removesuffix(f": {LESS}"))
                 for row in rows
-                if row.unit == "points" and not row.name.startswith("pruned:")
+                if row.name.endswith(LESS) and not row.name.startswith("pruned:")
             ],
             path,
             "A tenth of the weights, in 5 bits: accuracy less that of the unpruned network",

@@ -24,8 +24,10 @@ that are unfavourable or were not measured. Made by `python -m benchmarks.tables
 
 Brackets hold 95 % bootstrap intervals. A target *holds* when the better end of the interval meets
 it, and is *undecided* when the interval is wider than a tenth of the figure, unless one three times
-as wide would not reach the target. Where *all of it* is to meet the target, it holds when all of
-the interval does, does not hold when none of it does, and is undecided between.
+as wide would not reach the target: doubt of a figure that is far from its target is none about the
+target. Where *all of it* is to meet the target, as of differences that may be 0, of which no share
+is wide, it holds when all of the interval does, does not hold when none of it does, and is
+undecided between.
 """
 
 
@@ -83,7 +85,7 @@ def section(path: Path) -> str:
         title,
         *("```\n" + part.strip() + "\n```" if part.startswith("    ") else part for part in about),
         f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}."
-        + content.get("note", ""),
+        + (f" {content['note']}" if "note" in content else ""),
     ]
     if path.with_suffix(".png").exists():
         parts.append(f"![{title}]({path.with_suffix('.png').name})")

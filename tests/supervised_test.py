@@ -338,11 +338,11 @@ INPUT = {
     ),
     "a teacher that failed": (
         lambda: tasks.supervised(GOOD, 2, batch_size=1, teacher=np.full((4, 2), np.inf)),
-        "teacher must be finite, got inf.",
+        "teacher must be finite in float32, got inf.",
     ),
     "no temperature": (
         lambda: tasks.supervised(GOOD, 2, batch_size=1, temperature=0.0),
-        "temperature must be a positive finite number, got 0.0.",
+        "temperature must be in [0.01, 100], got 0.0.",
     ),
     "one class": (
         lambda: tasks.supervised(GOOD, 1, batch_size=1), "num_classes must be at least 2, got 1.",

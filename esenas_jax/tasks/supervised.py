@@ -96,8 +96,8 @@ def supervised(
     With a `teacher` the task is to answer as another network does, labels apart (distillation,
     arXiv 1503.02531, section 2): the score is minus the mean divergence KL(p || q) of the
     probabilities q of a candidate's logits from p of the teacher's, both divided by the
-    temperature, times its square, which keeps gradients of one size. Validation and test go by
-    labels as ever.
+    temperature, times its square, which keeps gradients of one size. Validation and test examples,
+    where they are given, go by their labels as ever.
 
     Args:
         train: inputs [n, ...] and labels [n].
@@ -107,8 +107,9 @@ def supervised(
         test: what says how good the answer is, `test_loss` and `test_accuracy`; by default
             mini-batches of `train`, and the score.
         teacher: logits [n, A] of a trained network for `train`.
-        temperature: of a teacher's answers, positive; the higher it is, the more they say of the
-            classes that are not the likeliest.
+        temperature: of a teacher's answers, in [0.01, 100]; the higher it is, the more they say of
+            the classes that are not the likeliest. Above, float32 has no digits left for what
+            divides by it.
 
     Raises:
         TypeError, ValueError: in one sentence, if inputs and labels are not as many or not as
@@ -129,7 +130,7 @@ def supervised(
             f"batch_size must be at most the {train.size} examples to train on, got {batch_size}."
         )
     shape = train.inputs.shape[1:]
-    temperature = _checks.positive("temperature", temperature)
+    temperature = _checks.real("temperature", temperature, 0.01, 100.0)
     taught = None if teacher is None else _taught(teacher, (train.size, num_classes), temperature)
 
     def exam(name: str, given: Examples | None) -> Exam | None:
@@ -158,7 +159,7 @@ def supervised(
         if taught is None:
             loss, _ = _each(network, apply, x[drawn], y[drawn])
         else:
-            logits = jax.vmap(apply, in_axes=(None, 0))(network, x[drawn])
+            logits = jax.vmap(apply, in_axes=(None, 0))(network, x[drawn]).astype(jnp.float32)
             answers = jax.nn.log_softmax(logits / temperature)
             apart = optax.losses.kl_divergence_with_log_targets(answers, taught[drawn])
             loss = temperature**2 * apart
@@ -182,11 +183,14 @@ def _each(network: PyTree, apply: Apply, x: Array, y: Array) -> tuple[Array, Arr
 
 def _taught(teacher: ArrayLike, shape: tuple[int, int], temperature: float) -> Array:
     """Return a teacher's logits as log-probabilities; raise ValueError if they are none."""
-    logits = np.asarray(teacher, np.float32)
+    with np.errstate(over="ignore"):  # what float32 has no room for is told below
+        logits = np.asarray(teacher, np.float32)
     if logits.shape != shape:
         raise ValueError(f"teacher must be logits of the shape {shape}, got {logits.shape}.")
     if not np.isfinite(logits).all():
-        raise ValueError(f"teacher must be finite, got {logits[~np.isfinite(logits)][0]}.")
+        raise ValueError(
+            f"teacher must be finite in float32, got {logits[~np.isfinite(logits)][0]}."
+        )
     return jax.nn.log_softmax(jnp.asarray(logits) / temperature)
 
 
