@@ -342,7 +342,7 @@ INPUT = {
     ),
     "no temperature": (
         lambda: tasks.supervised(GOOD, 2, batch_size=1, temperature=0.0),
-        "temperature must be in [0.01, 100], got 0.0.",
+        r"temperature must be in \[0.01, 100\], got 0.0.",
     ),
     "one class": (
         lambda: tasks.supervised(GOOD, 1, batch_size=1), "num_classes must be at least 2, got 1.",
