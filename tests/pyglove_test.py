@@ -458,7 +458,7 @@ def over_random_templates(number):
     return lambda test: settings(given(test))
 
 
-@over_random_templates(40)
+@over_random_templates(15)
 def test_any_space_goes_there_and_back(template, seed):
     goes_there_and_back(template, seed)
 
