@@ -4,19 +4,22 @@ EXTRAS ?=
 CONFIG ?= experiments/configs/quickstart.py
 # runs/digits of experiments/configs/digits.py:cnn
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
-# A file is one process's: its tests share what they compile.
-PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile
+# A file is one process's: its tests share what they compile. The slowest tests are printed.
+PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile --durations=10 --durations-min=1
+# What tests marked `system` need besides Python, as Debian calls it.
+SYSTEM := iproute2
 
 run := .venv/bin/python -m
 environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 
-.PHONY: help train test test-all lint style clean
+.PHONY: help train test test-all system lint style clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make train      train CONFIG ($(CONFIG)); results go to WORKDIR ($(WORKDIR))'
 	@echo 'make test       run the tests, without the slow ones'
-	@echo 'make test-all   run all tests'
+	@echo 'make test-all   run all tests; those marked system need what make system installs'
+	@echo 'make system     install, with apt-get and as root, what those tests need ($(SYSTEM))'
 	@echo 'make lint       check style and types (ruff, pyright)'
 	@echo 'make style      check style only (ruff)'
 	@echo 'make clean      remove .venv, caches and build outputs; runs/ stays'
@@ -36,6 +39,10 @@ test:
 test-all:
 	$(environment) test
 	$(run) pytest -m '' $(PYTEST_ARGS)
+
+system:
+	apt-get update
+	apt-get install --yes --no-install-recommends $(SYSTEM)
 
 lint: style
 	$(run) pyright

@@ -14,27 +14,33 @@ from tests.runs_test import regression, simple
 KEY = jax.random.key(2)
 
 
+LAGS = (2, 0, 1)
+SLOW = pytest.mark.slow
+
+
 @functools.cache
 def compiled(make, lags):
     late = asynchronous(make(), lags)
-    return late, jax.jit(late.step)
+    return jax.jit(late.init), jax.jit(late.step)
 
 
 @functools.cache
 def by_hand(make):
     search = make()
-    return search, jax.jit(search.step_from)
+    return jax.jit(search.init), jax.jit(search.step_from)
 
 
 def same(a, b, rtol=1e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), a, b)
 
 
-@pytest.mark.parametrize("lags", [(0,), (1,), (2, 0, 1), (4, 4)])
+@pytest.mark.parametrize(
+    "lags", [LAGS, *(pytest.param(lags, marks=SLOW) for lags in ((0,), (1,), (4, 4)))]
+)
 def test_every_update_is_of_the_state_that_its_worker_saw(lags):
-    late, step = compiled(simple, lags)
-    search, step_from = by_hand(simple)
-    state, seen = late.init(KEY), [search.init(KEY)]
+    init, step = compiled(simple, lags)
+    begin, step_from = by_hand(simple)
+    state, seen = init(KEY), [begin(KEY)]
     for t in range(7):
         state, metrics = step(KEY, state)
         source = seen[t - min(lags[t % len(lags)], t)].source
@@ -45,10 +51,11 @@ def test_every_update_is_of_the_state_that_its_worker_saw(lags):
     assert int(state.generation) == 7
 
 
+@SLOW
 def test_without_a_lag_it_is_the_search_controller_included():
-    late, step = compiled(regression, (0,))
+    init, step = compiled(regression, (0,))
     search = regression()
-    state, expected = late.init(KEY), search.init(KEY)
+    state, expected = init(KEY), jax.jit(search.init)(KEY)
     plain = jax.jit(search.step)
     for _ in range(3):
         state, _ = step(KEY, state)
@@ -57,21 +64,23 @@ def test_without_a_lag_it_is_the_search_controller_included():
 
 
 def test_the_incumbent_is_the_weights_that_were_evaluated():
-    late, step = compiled(simple, (3,))
-    state = late.init(KEY)
+    init, step = compiled(simple, LAGS)
+    state = init(KEY)
     visited = []
     for _ in range(12):
         visited.append(np.asarray(state.now.strategy.params))
         state, _ = step(KEY, state)
     kept = np.asarray(state.now.incumbent.params)
     assert any((kept == x).all() for x in visited)
-    # The best exact score came from one of them, three updates before it was heard of.
+    # The best exact score came from one of them, some updates before it was heard of.
     scores = []
-    state = late.init(KEY)
+    state = init(KEY)
     for t in range(12):
         state, metrics = step(KEY, state)
-        scores.append((float(metrics.exact_score), max(t - 3, 0)))
-    np.testing.assert_array_equal(kept, visited[max(scores)[1]])
+        scores.append((float(metrics.exact_score), t))
+    best = max(scores)[1]
+    assert LAGS[best % 3] > 0
+    np.testing.assert_array_equal(kept, visited[best - LAGS[best % 3]])
 
 
 def test_after_discarded_generations_it_goes_on_as_if_they_had_not_been():
@@ -95,7 +104,7 @@ def test_after_discarded_generations_it_goes_on_as_if_they_had_not_been():
         starts=Starts.GENERATION,
     )
     late = asynchronous(search, (2, 1))
-    step, state = jax.jit(late.step), late.init(KEY)
+    step, state = jax.jit(late.step), jax.jit(late.init)(KEY)
     lost, rewound = [], 0
     for _ in range(25):
         state, _ = step(KEY, state)
@@ -125,23 +134,28 @@ def test_late_directions_are_in_proportion_to_the_weights_that_were_perturbed():
         controllers.constant(policy.space),
         starts=Starts.GENERATION,
     )
-    state = search.init(KEY)
+    state = jax.jit(search.init)(KEY)
     seen = state._replace(strategy=state.strategy._replace(params=jnp.array([1.0, -2.0, 0.5])))
     now = state._replace(strategy=state.strategy._replace(params=jnp.array([10.0, 1.0, 0.0])))
-    moved, _ = search.step_from(KEY, seen.source, now)
+    moved, _ = jax.jit(search.step_from)(KEY, seen.source, now)
 
     theta = np.array([1.0, -2.0, 0.5])
     key = stream(KEY, 0, Stream.NOISE)
-    noise = [np.asarray(strategies.gaussian().sample(key, (), d, 3)) for d in range(directions)]
-    scaled = np.abs(theta) * np.array(noise)
+    sample = strategies.gaussian().sample
+    noise = jax.jit(jax.vmap(lambda d: sample(key, (), d, 3)))(jnp.arange(directions))
+    scaled = np.abs(theta) * np.asarray(noise)
     examples = stream(KEY, 0, Stream.EPISODE)
 
+    @jax.jit
+    @jax.vmap
     def score(weights):
-        network = policy.bind(jnp.asarray(weights, jnp.float32), ())
-        return float(task.evaluate(examples, network, policy.apply).episode_return)
+        network = policy.bind(weights, ())
+        return task.evaluate(examples, network, policy.apply).episode_return
 
-    plus = np.array([score(theta + nu * x) for x in scaled])
-    minus = np.array([score(theta - nu * x) for x in scaled])
+    plus, minus = (
+        np.asarray(score((theta + sign * nu * scaled).astype(np.float32)), np.float64)
+        for sign in (1, -1)
+    )
     step = size / directions / np.std([plus, minus]) * (plus - minus) @ scaled
     expected = np.add([10.0, 1.0, 0.0], step)
     np.testing.assert_allclose(moved.strategy.params, expected, rtol=1e-3, atol=1e-4)

@@ -170,10 +170,11 @@ def test_gathered_forms_are_the_policies_that_they_are_measured_against(form):
     params, genotypes = policies_benchmark.population(policy, 4)
     assert len(np.unique(params[:, 0])) == 4  # each its own
     obs = jnp.array([0.3, -0.2, 0.9])
-    for i in range(4):
-        mine = params[i], jax.tree.map(lambda x, i=i: x[i], genotypes)
-        expected = policy.apply(policy.bind(*mine), obs)
-        np.testing.assert_allclose(apply(bind(*mine), obs), expected, rtol=1e-5, atol=1e-6)
+    expected, got = (
+        jax.jit(jax.vmap(lambda *mine, b=b, a=a: a(b(*mine), obs)))(params, genotypes)
+        for b, a in ((policy.bind, policy.apply), (bind, apply))
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 # --- figures and peers ----------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Brax behind our protocol: real environments, few of them, because each takes long to compile."""
 
+import functools
 import inspect
 import json
+import subprocess
 import sys
 import types
 import warnings
@@ -17,6 +19,7 @@ from esenas_jax import tasks
 from experiments import train
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
+from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -75,6 +78,7 @@ def test_the_bonus_is_the_reward_for_being_healthy(episodes):
     np.testing.assert_allclose((seen.reward - seen.bonus)[:10], rest[:10], rtol=1e-2, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_in_small(tmp_path, capsys):
     config = load_config(f"{CONFIGS}/quickstart.py:smoke")
     config.task.horizon = 32
@@ -96,12 +100,15 @@ def test_the_quickstart_runs_in_small(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_to_hop(tmp_path):
-    """About ten minutes on two cores: three seeds of the whole quickstart."""
+    """About ten minutes on two cores: three seeds of the whole quickstart, as users compile it."""
     before, after = [], []
     for seed in range(3):
-        config = load_config(f"{CONFIGS}/quickstart.py")
-        config.seed = seed
-        result = train.train(config, Workdir(tmp_path / str(seed)))
+        command = [
+            sys.executable, "-m", "experiments.train", f"--config={CONFIGS}/quickstart.py",
+            f"--workdir={tmp_path / str(seed)}", f"--config.seed={seed}",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, check=True, env=environment_as_shipped())
+        result = Workdir(tmp_path / str(seed)).read("result.json")
         before.append(result["first_return_without_bonus"])
         after.append(result["return_without_bonus"]["mean"])
         print(f"seed {seed}: {before[-1]:.0f} -> {after[-1]:.0f}")
@@ -129,8 +136,14 @@ def test_what_brax_does_not_have_is_refused(name, backend, message):
         tasks.brax_environment(name, backend)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "backend"), list(combinations()))
+# What compiles in seconds: it has no physics.
+QUICK = ("fast", "spring")
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [pytest.param(*c, marks=[] if c == QUICK else [pytest.mark.slow]) for c in combinations()],
+)
 def test_every_environment_steps_through_a_generation_on_every_backend(name, backend, tmp_path):
     """About an hour on two cores, nearly all of it compiling."""
     result = one_generation(name, backend, tmp_path)
@@ -155,10 +168,15 @@ def test_the_table_has_every_environment_that_brax_registers():
 # --- the repair of Swimmer ------------------------------------------------------------------------
 
 
+@functools.cache
+def environment(name: str):
+    return tasks.brax_environment(name, "generalized")
+
+
 def test_the_repair_gives_fluid_forces_the_clip_they_were_written_for():
     import brax.fluid
 
-    tasks.brax_environment("swimmer", "generalized")
+    environment("swimmer")
     if "a_min=" not in inspect.getsource(brax.fluid):
         pytest.skip("Brax has mended it: take the repair and this test away.")
     x = jnp.array([-2.0, 0.5, 3.0])
@@ -177,10 +195,10 @@ def test_a_brax_that_needs_no_repair_is_left_alone(monkeypatch):
     assert mended.jp is jnp
 
 
-@pytest.mark.parametrize("name", ["reacher", "swimmer"])
+@pytest.mark.parametrize("name", [pytest.param("reacher", marks=pytest.mark.slow), "swimmer"])
 def test_steps_are_typed_as_the_protocol_says(name):
     """Traced only; Swimmer's needs the repair of Brax's fluid forces."""
-    world = tasks.brax_environment(name, "generalized")
+    world = environment(name)
     key = jax.random.key(0)
     state, obs = jax.eval_shape(world.reset, key)
     _, seen = jax.eval_shape(world.step, state, jax.ShapeDtypeStruct((2,), jnp.float32))

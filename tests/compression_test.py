@@ -26,7 +26,7 @@ class Small(nn.Module):
 @functools.cache
 def network():
     policy = policies.from_flax(Small(), jnp.zeros((4, 4)), search=None)
-    return policy, np.asarray(policy.init(KEY))
+    return policy, np.asarray(jax.jit(policy.init)(KEY))
 
 
 @functools.cache
@@ -37,8 +37,13 @@ def quantized(bits=2, num_edges=60):
 
 
 def output(policy, params, genotype=()):
-    obs = jax.random.normal(jax.random.key(3), (policy.obs_size,))
-    return np.asarray(policy.apply(policy.bind(jnp.asarray(params), genotype), obs))
+    obs = np.random.default_rng(3).normal(size=policy.obs_size).astype(np.float32)
+
+    @jax.jit
+    def apply(params, genotype, obs):
+        return policy.apply(policy.bind(params, genotype), obs)
+
+    return np.asarray(apply(params, genotype, obs))
 
 
 def test_pruning_keeps_the_largest_weights_and_all_biases():
@@ -201,7 +206,7 @@ def test_shared_weights_have_the_sum_of_their_edges_gradients():
     np.testing.assert_allclose(moved, summed, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("multiplicative", [False, True])
+@pytest.mark.parametrize("multiplicative", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_evolution_goes_on_from_where_the_gradient_left(multiplicative):
     policy, params, _ = trained()
     pruned = policies.prune(policy, params, 4)
@@ -213,7 +218,7 @@ def test_evolution_goes_on_from_where_the_gradient_left(multiplicative):
         strategy,
         controllers.constant(small.policy.space, small.genotype),
     )
-    state = search.init(KEY)
+    state = jax.jit(search.init)(KEY)
     np.testing.assert_array_equal(state.strategy.params, small.params)
     state, metrics = jax.jit(search.run, static_argnums=2)(KEY, state, 60)
     assert metrics.exact_mean[-20:].mean() > metrics.exact_mean[0]
@@ -224,11 +229,20 @@ def test_multiplicative_noise_is_in_proportion_to_the_parameter():
     plain = strategies.es(4, 1, 0.1, 0.2)
     params = jnp.array([0.0, 0.5, -2.0, 10.0])
     ids = jnp.arange(8, dtype=jnp.int32)
-    made = strategy.candidates(KEY, strategy.init(params), ids) - params[None]
-    drawn = plain.candidates(KEY, plain.init(params), ids) - params[None]
-    np.testing.assert_allclose(made, drawn * jnp.abs(params)[None], rtol=1e-3, atol=1e-5)
-    one = jax.vmap(lambda i: strategy.candidate(KEY, strategy.init(params), i))(ids)
-    np.testing.assert_allclose(made, one - params[None], rtol=1e-4, atol=1e-6)
+
+    @jax.jit
+    def perturbations(params):
+        state = strategy.init(params)
+        made = (
+            strategy.candidates(KEY, state, ids),
+            plain.candidates(KEY, plain.init(params), ids),
+            jax.vmap(lambda i: strategy.candidate(KEY, state, i))(ids),
+        )
+        return [x - params[None] for x in made]
+
+    made, drawn, one = perturbations(params)
+    np.testing.assert_allclose(made, np.asarray(drawn) * np.abs(params), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(made, one, rtol=1e-4, atol=1e-6)
 
 
 WRONG = {

@@ -189,7 +189,13 @@ def full(controller, scores):
     return tell(controller, state, range(len(scores)), scores)[0]
 
 
-@pytest.mark.parametrize(("size", "tournament"), [(9, 3), (9, 2), (9, 8), (9, 9), (2, 2), (30, 5)])
+@pytest.mark.parametrize(
+    ("size", "tournament"),
+    [
+        *((9, 3), (9, 9), (2, 2)),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((9, 2), (9, 8), (30, 5))),
+    ],
+)
 def test_the_rank_of_a_tournaments_winner_is_hypergeometric(size, tournament):
     controller = evolution_of(size, tournament, 1)
     order = np.random.default_rng(1).permutation(size)  # order[r] has rank r
@@ -242,9 +248,9 @@ def test_a_child_is_its_parent_mutated_once(local, changed):
     space = Repeat(OneOf(3), 6)
     controller = controllers.regularized_evolution(space, 3, 2, num_best=1, local=local)
     parents = jnp.stack([jnp.full(6, i, jnp.int32) for i in range(3)])
-    state, _ = controller.update(
+    state, _ = jax.jit(controller.update)(
         jax.random.key(0),
-        controller.init(jax.random.key(0)),
+        jax.jit(controller.init)(jax.random.key(0)),
         parents,
         jnp.full(3, -1, jnp.int32),
         jnp.array([2.0, 1.0, 0.0], jnp.float32),
@@ -311,7 +317,7 @@ def test_random_proposes_uniformly_whatever_the_scores():
     controller = controllers.random(OneOf(7), num_best=2)
     state = controller.init(jax.random.key(0))
     before, _ = proposer(controller)(jax.random.key(1), state)
-    state, _ = controller.update(
+    state, _ = jax.jit(controller.update)(
         jax.random.key(0),
         state,
         jnp.arange(7, dtype=jnp.int32),

@@ -18,12 +18,21 @@ from esenas_jax import Population, Search, controllers, es_enas, policies, strat
 from esenas_jax.answer import choose_answer
 from esenas_jax.population import AXIS
 from esenas_jax.types import Evaluation
+from experiments import train
 from experiments.checkpoints import Checkpoints
-from tests.contract_test import KEY, TABLE, equal, make
+from experiments.command_line import load_config
+from experiments.workdir import Workdir
+from tests.contract_test import KEY, MORE, TABLE, equal, make
+from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
 DEVICES = (1, 2, 4, 8)
+SLOW = pytest.mark.slow
+SIMPLE = MORE[0]  # a linear regression by ARS: it compiles soonest
+over_devices = pytest.mark.parametrize(
+    "devices", [8, *(pytest.param(n, marks=SLOW) for n in (2, 4))]
+)
 
 
 def pendulum(population: Population) -> Search:
@@ -45,26 +54,50 @@ def small(**changes) -> Population:
 
 @functools.cache
 def after(generations: int, devices: int):
-    search = pendulum(small(devices=devices))
-    state = jax.jit(search.init)(KEY)
-    return jax.device_get(jax.jit(search.run, static_argnums=2)(KEY, state, generations))
+    """Return the state after some generations on some devices, and the rows of metrics."""
+    if generations == 0:
+        search = pendulum(small(devices=devices))
+        return jax.jit(search.init)(KEY), None, jax.jit(search.step)
+    state, rows, step = after(generations - 1, devices)
+    state, metrics = jax.device_get(step(KEY, state))
+    row = jax.tree.map(lambda x: x[None], metrics)
+    rows = jax.tree.map(lambda x, y: np.concatenate([x, y]), rows, row) if rows else row
+    return state, rows, step
 
 
 # --- contract 3 -----------------------------------------------------------------------------------
 
 
-def trained(folder: Path, devices: int, *arguments: str) -> dict[str, object]:
-    """Run the command, which sets the flags that the promise needs; return all that it wrote."""
-    command = [
-        sys.executable, "-m", "experiments.train", f"--workdir={folder}", *arguments,
-        f"--config.devices={devices}", "--config.virtual_shards=8", "--config.generations=20",
-        "--config.answer_episodes=16",
-    ]  # fmt: skip
+def in_a_process(code: str, quick: bool = False) -> list[str]:
+    """Run a program that compiles as a user's does, with the flag that equal bits need."""
+    environment = dict(os.environ) if quick else environment_as_shipped()
+    environment["XLA_FLAGS"] += " --xla_cpu_max_isa=AVX"
     done = subprocess.run(
-        command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=900
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    assert f"{devices} x cpu" in done.stdout.splitlines()[0]
+    return done.stdout.splitlines()
+
+
+def train_on(devices: int, folder: str, path: str, horizon: int | None) -> None:
+    """Train the config in a file with eight virtual shards."""
+    config = load_config(path)
+    if horizon:
+        config.task.horizon = horizon
+    config.update(
+        {"devices": devices, "virtual_shards": 8, "generations": 20, "answer_episodes": 16}
+    )
+    train.train(config, Workdir(Path(folder) / str(devices)))
+    print(f"trained on {devices} devices")
+
+
+def all_that_was_written(folder: Path) -> dict[str, object]:
     with np.load(folder / "policy.npz") as file:
         arrays = {name: file[name] for name in file if name != "config"}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -77,27 +110,45 @@ def trained(folder: Path, devices: int, *arguments: str) -> dict[str, object]:
     }
 
 
-def same_on_any_number_of_devices(folder: Path, *arguments: str) -> None:
-    expected = trained(folder / "1", 1, *arguments)
-    for devices in DEVICES[1:]:
-        got = trained(folder / str(devices), devices, *arguments)
+def same_bits(
+    folder: Path,
+    path: Path | str,
+    horizon: int | None = None,
+    numbers: tuple[int, ...] = DEVICES,
+    quick: bool = False,
+) -> None:
+    out = in_a_process(
+        "from tests.devices_test import train_on\n"
+        f"for devices in {numbers}:\n"
+        f"    train_on(devices, {str(folder)!r}, {str(path)!r}, {horizon})\n",
+        quick,
+    )
+    for devices in numbers:
+        assert f"trained on {devices} devices" in out
+        assert any(f"on {devices} x cpu" in line for line in out)
+    expected = all_that_was_written(folder / str(numbers[0]))
+    for devices in numbers[1:]:
+        got = all_that_was_written(folder / str(devices))
         for name in expected:
             np.testing.assert_equal(got[name], expected[name], err_msg=f"{name}, {devices} devices")
 
 
 def test_with_virtual_shards_a_run_is_the_same_bits_on_any_number_of_devices(tmp_path):
     """Weights, genotypes, scores, all metrics, the answer and what it is worth."""
-    same_on_any_number_of_devices(
-        tmp_path, f"--config={CONFIGS}/pendulum_edges.py", "--config.task.horizon=50"
+    same_bits(
+        tmp_path, f"{ROOT}/tests/pendulum_config.py:regression,edges", None, (1, 8), quick=True
     )
+
+
+@pytest.mark.slow
+def test_pendulum_is_the_same_bits_on_any_number_of_devices(tmp_path):
+    same_bits(tmp_path, CONFIGS / "pendulum_edges.py", 50)
 
 
 @pytest.mark.slow
 def test_hopper_is_the_same_bits_on_any_number_of_devices(tmp_path):
     """About five minutes on two cores: the quickstart, 20 generations of at most 200 steps."""
-    same_on_any_number_of_devices(
-        tmp_path, f"--config={CONFIGS}/quickstart.py", "--config.task.horizon=200"
-    )
+    same_bits(tmp_path, CONFIGS / "quickstart.py", 200)
 
 
 def compare(row: tuple[str, ...]) -> None:
@@ -110,35 +161,23 @@ def compare(row: tuple[str, ...]) -> None:
         return jax.device_get(jax.jit(made.run, static_argnums=2)(KEY, state, 3))
 
     assert equal(run(4), run(2)), row
+    print(row)
 
 
-@pytest.mark.parametrize("half", [0, 1])
-def test_every_search_is_the_same_bits_on_two_devices_and_on_four(half):
+@pytest.mark.parametrize(
+    "rows",
+    [[SIMPLE], pytest.param(TABLE, marks=SLOW)],
+    ids=["one search", "every search"],
+)
+def test_every_search_is_the_same_bits_on_two_devices_and_on_four(rows):
     """In a process with the flag that the promise needs: without it some rows differ by a bit."""
-    code = (
-        "from tests.contract_test import TABLE\n"
-        "from tests.devices_test import compare\n"
-        f"for row in TABLE[{half}::2]:\n"
-        "    compare(row)\n"
-        "    print(row)\n"
-    )
-    flags = f"{os.environ['XLA_FLAGS']} --xla_cpu_max_isa=AVX"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(TABLE[half::2])
+    code = f"from tests.devices_test import compare\nfor row in {rows}:\n    compare(row)\n"
+    assert in_a_process(code) == [str(row) for row in rows]
 
 
-@pytest.mark.parametrize("devices", DEVICES[1:])
+@over_devices
 def test_without_virtual_shards_devices_differ_by_rounding_alone(devices):
-    (expected, metrics), (got, got_metrics) = after(20, 1), after(20, devices)
+    (expected, metrics, _), (got, got_metrics, _) = after(20, 1), after(20, devices)
     first = jax.tree.map(lambda x: x[0], (metrics, got_metrics))
     for x, y in zip(jax.tree.leaves(first[0]), jax.tree.leaves(first[1]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5)
@@ -178,11 +217,10 @@ def reveal(population: Population) -> tuple[Evaluation, jax.Array]:
         return population.evaluate(task, (), bound, None, None, ids)
 
     seen = jax.jit(population.spread(all_of_them))(state, ids)
-    told, _ = jax.jit(search.step)(KEY, state)
-    return jax.device_get((seen, told.controller.genotypes))
+    return jax.device_get((seen, after(1, population.devices)[0].controller.genotypes))
 
 
-@pytest.mark.parametrize("devices", DEVICES[1:])
+@over_devices
 def test_the_first_generations_genotypes_and_noise_are_the_same_bits(devices):
     expected, got = reveal(small()), reveal(small(devices=devices))
     assert equal(got, expected)
@@ -190,9 +228,9 @@ def test_the_first_generations_genotypes_and_noise_are_the_same_bits(devices):
     assert np.unique(got[0].episode_length).size == 15
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@over_devices
 def test_padding_is_counted_in_no_metric(devices):
-    (alone_state, alone), (shared_state, shared) = after(20, 1), after(20, devices)
+    (alone_state, alone, _), (shared_state, shared, _) = after(20, 1), after(20, devices)
     assert (shared.episodes == 15).all()
     assert shared_state.moments.count == alone_state.moments.count == 20 * 15 * 24
     assert (shared.steps == 15 * 24).all()
@@ -224,22 +262,24 @@ def test_failed_candidates_of_other_devices_fail_here_too():
     assert 0 < sum(failed(1)) < 44
 
 
+@pytest.mark.slow
 def test_the_answer_is_the_same_on_two_devices_and_on_eight():
     def answer(devices: int):
         search = pendulum(small(devices=devices, virtual_shards=8))
-        state = jax.jit(search.run, static_argnums=2)(KEY, jax.jit(search.init)(KEY), 2)[0]
+        state = jax.jit(search.step)(KEY, jax.jit(search.init)(KEY))[0]
         return jax.device_get(choose_answer(search, KEY, state, 10))
 
     assert equal(answer(8), answer(2))
 
 
+@pytest.mark.slow
 def test_step_on_many_devices_works_under_vmap_over_run_keys():
     search = pendulum(small(devices=2))
     keys = jnp.stack([KEY, jax.random.key(8)])
     states = jax.jit(jax.vmap(search.init))(keys)
     states, metrics = jax.jit(jax.vmap(search.step))(keys, states)
-    alone = jax.jit(search.step)(KEY, jax.jit(search.init)(KEY))[1]
-    np.testing.assert_allclose(metrics.exact_mean[0], alone.exact_mean, rtol=1e-5)
+    alone = after(1, 2)[1]
+    np.testing.assert_allclose(metrics.exact_mean[0], alone.exact_mean[0], rtol=1e-5)
     assert metrics.exact_mean[0] != metrics.exact_mean[1]
 
 
@@ -254,8 +294,8 @@ class Pmapped(Population):
         return everywhere
 
 
-@pytest.mark.parametrize("virtual_shards", [None, 8])
-def test_the_same_body_under_pmap_gives_the_same_bits(virtual_shards):
+def compare_with_pmap(virtual_shards: int | None) -> None:
+    """Fail unless three generations under `jax.pmap` and `jax.shard_map` are the same bits."""
     population = small(devices=8, virtual_shards=virtual_shards)
     mapped = pendulum(Pmapped(**dataclasses.asdict(population)))
     sharded = pendulum(population)
@@ -265,6 +305,14 @@ def test_the_same_body_under_pmap_gives_the_same_bits(virtual_shards):
         state, metrics = step(KEY, state)
         other, other_metrics = jax.device_get(mapped.step(KEY, other))
         assert equal((other, other_metrics), jax.device_get((state, metrics)))
+    print("equal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("virtual_shards", [None, 8])
+def test_the_same_body_under_pmap_gives_the_same_bits(virtual_shards):
+    code = f"from tests.devices_test import compare_with_pmap as f\nf({virtual_shards})\n"
+    assert in_a_process(code) == ["equal"]
 
 
 # --- contract 4 -----------------------------------------------------------------------------------
@@ -287,7 +335,7 @@ def exchanged(search: Search) -> list[tuple[str, int]]:
     return out
 
 
-@pytest.mark.parametrize("virtual_shards", [None, 8, 16])
+@pytest.mark.parametrize("virtual_shards", [None, *(pytest.param(n, marks=SLOW) for n in (8, 16))])
 def test_devices_exchange_scores_small_statistics_and_one_weight_sized_vector(virtual_shards):
     """25 candidates, 201 weights, 3 observations: every size can be told from the others."""
     task = tasks.episodes(tasks.pendulum(), horizon=24, normalizer=tasks.es_normalizer())
@@ -311,6 +359,7 @@ def test_devices_exchange_scores_small_statistics_and_one_weight_sized_vector(vi
     assert sizes == sorted([copies * policy.num_params, *fields, *statistics])
 
 
+@pytest.mark.slow
 def test_one_device_exchanges_nothing():
     assert exchanged(pendulum(small(virtual_shards=4))) == []
 

@@ -43,9 +43,20 @@ PARAMETERISATIONS = {
     "factorised": controllers.factorised,
     "autoregressive": controllers.autoregressive(5),
 }
-every_distribution = pytest.mark.parametrize(
-    ("space", "kind"), list(itertools.product(SPACES, PARAMETERISATIONS))
-)
+# Those with code of their own: the others are made of the same parts, or their borders.
+DISTINCT = ("subset", "multiset", "colours", "conditional", "two of three, with choices")
+
+
+def every_distribution(distinct):
+    """All spaces with all parameterisations; those that are not distinct are slow."""
+    return pytest.mark.parametrize(
+        ("space", "kind"),
+        [
+            pytest.param(space, kind, marks=[] if space in distinct else pytest.mark.slow)
+            for space in SPACES
+            for kind in PARAMETERISATIONS
+        ],
+    )
 
 
 def all_draws(space):
@@ -101,19 +112,37 @@ def drawn(name):
 def made(name, kind):
     """A distribution, and parameters that are far from uniform."""
     distribution = PARAMETERISATIONS[kind](SPACES[name])
-    leaves, structure = jax.tree.flatten(distribution.init(jax.random.key(0)))
+    leaves, structure = jax.tree.flatten(jax.jit(distribution.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
     return distribution, structure.unflatten(
-        [x + jnp.asarray(rng.normal(scale=0.8, size=x.shape), x.dtype) for x in leaves]
+        [
+            jnp.asarray(x + rng.normal(scale=0.8, size=x.shape), x.dtype)
+            for x in map(np.asarray, leaves)
+        ]
+    )
+
+
+@functools.cache
+def log_probs(name, kind):
+    """Parameters -> the log probabilities of every draw's decisions, compiled."""
+    distribution, _ = made(name, kind)
+    return jax.jit(
+        lambda params: jax.vmap(functools.partial(distribution.log_probs, params))(drawn(name))
     )
 
 
 @functools.cache
 def probabilities(name, kind):
     """The probability of every draw, float64."""
-    distribution, params = made(name, kind)
-    log_probs = jax.jit(jax.vmap(lambda draw: distribution.log_probs(params, draw)))(drawn(name))
-    return np.exp(np.asarray(log_probs, np.float64).sum(axis=1))
+    found = log_probs(name, kind)(made(name, kind)[1])
+    return np.exp(np.asarray(found, np.float64).sum(axis=1))
+
+
+@functools.cache
+def genotypes(name):
+    """The genotypes of every draw, stacked."""
+    make = jax.vmap(functools.partial(as_genotype, SPACES[name]))
+    return jax.tree.map(np.asarray, jax.jit(make)(drawn(name)))
 
 
 def rows(tree):
@@ -123,20 +152,26 @@ def rows(tree):
     return [tuple(row) for row in flat.tolist()]
 
 
-@every_distribution
+@every_distribution(DISTINCT)
 def test_probabilities_of_all_draws_sum_to_one(space, kind):
     chances = probabilities(space, kind)
     assert (chances > 0).all()
     assert chances.sum() == pytest.approx(1, abs=1e-5)
 
 
-@every_distribution
+@every_distribution(("subset", "two of three, with choices"))
 def test_draws_are_as_frequent_as_their_probabilities_say(space, kind):
     number = 20_000
     distribution, params = made(space, kind)
     keys = jax.random.split(jax.random.key(2), number)
-    samples, found = jax.jit(jax.vmap(lambda key: distribution.sample(key, params)))(keys)
-    again = jax.jit(jax.vmap(lambda draw: distribution.log_probs(params, draw)))(samples)
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        sample, found = distribution.sample(key, params)
+        return sample, found, distribution.log_probs(params, sample)
+
+    samples, found, again = draw(keys)
     np.testing.assert_allclose(found, again, rtol=1e-5, atol=1e-5)
     place = {row: i for i, row in enumerate(rows(drawn(space)))}
     counts = np.bincount([place[row] for row in rows(samples)], minlength=len(place))
@@ -145,18 +180,16 @@ def test_draws_are_as_frequent_as_their_probabilities_say(space, kind):
     assert (np.abs(counts - number * chances) < 5 * np.maximum(error, 1)).all()
 
 
-@every_distribution
+@every_distribution(DISTINCT)
 def test_draws_become_genotypes_of_the_space_and_all_of_them(space, kind):
     distribution, params = made(space, kind)
-    genotypes = jax.vmap(functools.partial(as_genotype, SPACES[space]))(drawn(space))
-    different = set(rows(genotypes))
+    different = set(rows(genotypes(space)))
     if space != "twice one, with choices":  # whose cardinality counts unordered pairs of both
         assert len(different) == pytest.approx(math.exp(SPACES[space].log_cardinality))
     for i in range(0, len(probabilities(space, kind)), 7):
-        SPACES[space].validate(jax.tree.map(lambda x, i=i: np.asarray(x[i]), genotypes))
-    SPACES[space].validate(
-        jax.tree.map(np.asarray, as_genotype(SPACES[space], distribution.mode(params)))
-    )
+        SPACES[space].validate(jax.tree.map(lambda x, i=i: np.asarray(x[i]), genotypes(space)))
+    mode = jax.jit(lambda params: as_genotype(SPACES[space], distribution.mode(params)))(params)
+    SPACES[space].validate(jax.tree.map(np.asarray, mode))
 
 
 @pytest.mark.parametrize("space", ["subset", "subset, all", "subset of four"])
@@ -176,12 +209,16 @@ def test_a_sets_probability_is_the_sum_over_its_orders(space):
 
 
 @pytest.mark.parametrize("kind", PARAMETERISATIONS)
-@pytest.mark.parametrize("space", ["one", "colours", "permutation", "conditional"])
+@pytest.mark.parametrize(
+    "space",
+    [
+        *("colours", "conditional"),
+        *(pytest.param(space, marks=pytest.mark.slow) for space in ("one", "permutation")),
+    ],
+)
 def test_the_first_draws_are_uniform_or_nearly_so(space, kind):
-    distribution = PARAMETERISATIONS[kind](SPACES[space])
-    params = distribution.init(jax.random.key(0))
-    log_probs = jax.jit(jax.vmap(lambda draw: distribution.log_probs(params, draw)))
-    first = np.asarray(log_probs(drawn(space)), np.float64)
+    params = jax.jit(made(space, kind)[0].init)(jax.random.key(0))
+    first = np.asarray(log_probs(space, kind)(params), np.float64)
     mean = first.mean(axis=0)
     if kind == "factorised" and space != "conditional":  # where every decision is asked of all
         np.testing.assert_allclose(first, np.broadcast_to(mean, first.shape), atol=1e-5)
@@ -193,11 +230,11 @@ def test_decisions_of_a_group_do_not_depend_on_each_other_and_those_after_do():
     distribution = controllers.autoregressive(5, groups=(2, 1))(Repeat(OneOf(3), 3))
     params = jax.tree.map(
         lambda x: x + jax.random.normal(jax.random.key(x.size), x.shape),
-        distribution.init(jax.random.key(0)),
+        jax.jit(distribution.init)(jax.random.key(0)),
     )
-    log_probs = functools.partial(distribution.log_probs, params)
-    first = log_probs(jnp.array([0, 1, 2], jnp.int32))
-    other = log_probs(jnp.array([2, 1, 2], jnp.int32))
+    chances = jax.jit(functools.partial(distribution.log_probs, params))
+    first = chances(jnp.array([0, 1, 2], jnp.int32))
+    other = chances(jnp.array([2, 1, 2], jnp.int32))
     assert first[0] != other[0]
     assert first[1] == other[1]
     assert first[2] != other[2]

@@ -10,6 +10,9 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import esenas_jax
@@ -23,7 +26,13 @@ FIDELITY = (ROOT / "docs" / "fidelity.md").read_text()
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Examples of seconds: others like them run in the tests of their modules and from the README.
+LONG = ("esenas_jax.learners", "esenas_jax.asynchronous")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in LONG else []) for m in MODULES]
+)
 def test_docstring_examples_run(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
@@ -34,12 +43,78 @@ def test_some_docstring_examples_exist():
     assert len(examples) >= 4
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Numbers in the examples that only say how long they take; all of them are in the first one.
+LESS = {
+    "horizon=200": "horizon=8",
+    "num_directions=16, num_exact=8": "num_directions=3, num_exact=2",
+    "population_size=40": "population_size=8",
+    "state, 5)": "state, 2)",
+    "episodes=64": "episodes=8",
+}
+
+
+def run_block(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def with_less_to_do(block: str) -> str:
+    for number, less in LESS.items():
+        block = block.replace(number, less)
+    return block
+
+
+def plausible(like: jax.ShapeDtypeStruct, given: list[jax.Array]) -> jax.Array:
+    """Return the last argument of that form, a valid architecture say, or zeros."""
+    for array in reversed(given):
+        if (array.shape, array.dtype) == (like.shape, like.dtype):
+            return array
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(np.zeros((*like.shape, 2), np.uint32))
+    return jnp.asarray(np.zeros(like.shape, like.dtype))
+
+
+def traced(function, static_argnums=(), **options):
+    """Return what stands for `jax.jit(function)`: it traces, compiles nothing, and makes up what
+    it returns.
+    """
+
+    def call(*arguments):
+        fixed = {static_argnums} if isinstance(static_argnums, int) else set(static_argnums)
+        free = [a for i, a in enumerate(arguments) if i not in fixed]
+
+        def of(*free):
+            rest = iter(free)
+            return function(*(a if i in fixed else next(rest) for i, a in enumerate(arguments)))
+
+        given = [jnp.asarray(x) for x in jax.tree.leaves(free)]
+        return jax.tree.map(lambda like: plausible(like, given), jax.eval_shape(of, *free))
+
+    return call
+
+
+def test_readme_examples_are_short():
+    assert BLOCKS
+    assert all(len(block.splitlines()) < 40 for block in BLOCKS)
+
+
+def test_the_first_readme_example_runs_with_less_to_do():
+    assert all(number in BLOCKS[0] for number in LESS)
+    run_block(with_less_to_do(BLOCKS[0]))
+
+
+@pytest.mark.parametrize("place", range(1, len(BLOCKS)))
+def test_readme_examples_fit_the_library(place, monkeypatch):
+    """What they call is there and takes what it gets; programs are traced and not compiled."""
+    monkeypatch.setattr(jax, "jit", traced)
+    run_block(with_less_to_do(BLOCKS[place]))
+
+
+@pytest.mark.slow
 def test_readme_examples_run():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        assert len(block.splitlines()) < 40
-        exec(compile(block, "README.md", "exec"), {})
+    """As they are written."""
+    for block in BLOCKS:
+        run_block(block)
 
 
 def test_readme_has_no_hole():

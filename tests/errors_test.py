@@ -3,7 +3,6 @@
 A row is what is wrong, and the sentence: a regular expression that must match all of it.
 """
 
-import concurrent.futures
 import json
 import os
 import re
@@ -146,26 +145,57 @@ COMMAND = {
 }
 
 
+# A process that imports what the command imports, and forks once for each: importing takes longer
+# than all else that a refused command does.
+FORKS = """
+import gc, json, os, runpy, sys
+import experiments.evaluate, experiments.profiling, experiments.record
+gc.freeze()
+for name, arguments in json.load(sys.stdin).items():
+    child = os.fork()
+    if child == 0:
+        for stream, kind in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{sys.argv[1]}/{name}.{kind}", os.O_WRONLY | os.O_CREAT), stream)
+        sys.argv = ["experiments.train", *arguments]
+        runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
+        sys.exit()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([name, code]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory) -> dict[str, subprocess.CompletedProcess]:
-    """All of them, two at a time."""
+def arguments(tmp_path_factory) -> dict[str, list[str]]:
+    """What each command gets: its own words, and a config and a workdir where it names none."""
     folder = tmp_path_factory.mktemp("commands")
 
-    def run(name: str) -> subprocess.CompletedProcess:
+    def given(name: str) -> list[str]:
         own = COMMAND[name][0]
-        given = [f"--config={REGRESSION}", f"--workdir={folder / name / 'run'}"]
-        given = [
-            g
-            for g in given
-            if not any(a.startswith(g.split("=")[0]) for a in own if "." not in a.split("=")[0])
-        ]
-        return subprocess.run(
-            [sys.executable, "-m", "experiments.train", *given, *own],
-            cwd=ROOT, check=False, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        named = {word.partition("=")[0] for word in own}
+        usual = {"--config": CONFIG, "--workdir": folder / name / "run"}
+        return [f"{flag}={value}" for flag, value in usual.items() if flag not in named] + own
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return dict(zip(COMMAND, pool.map(run, COMMAND), strict=True))
+    return {name: given(name) for name in COMMAND}
+
+
+@pytest.fixture(scope="module")
+def commands(arguments, tmp_path_factory) -> dict[str, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("streams")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, str(folder)],
+        cwd=ROOT, check=True, capture_output=True, text=True, timeout=300,
+        input=json.dumps(arguments),
+    )  # fmt: skip
+    codes = dict(json.loads(line) for line in done.stdout.splitlines())
+    return {
+        name: subprocess.CompletedProcess(
+            arguments[name],
+            codes[name],
+            (folder / f"{name}.out").read_text(),
+            (folder / f"{name}.err").read_text(),
+        )
+        for name in COMMAND
+    }
 
 
 @pytest.mark.parametrize("name", COMMAND)
@@ -175,6 +205,17 @@ def test_a_wrong_command_ends_in_one_sentence(name, commands):
     assert re.fullmatch(f"error: {COMMAND[name][1]}", line), line
     assert done.returncode == 1
     assert "Compiling" not in done.stdout
+
+
+def test_a_forked_command_ends_as_one_that_was_started_alone(arguments, commands):
+    name = "more devices than there are"
+    alone = subprocess.run(
+        [sys.executable, "-m", "experiments.train", *arguments[name]],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    forked = commands[name]
+    for field in ("returncode", "stdout", "stderr"):
+        assert getattr(alone, field) == getattr(forked, field)
 
 
 # --- a config: field, value, sentence -------------------------------------------------------------
@@ -400,15 +441,24 @@ def test_a_field_that_is_missing_is_named(tmp_path):
 # --- a workdir: what is done to a good one, what is run on it, sentence ---------------------------
 
 
+def small() -> ConfigDict:
+    """A run whose generation compiles in a second."""
+    config = tiny()
+    config.task = build.section("task", "regression", batch_size=8)
+    config.policy = build.section("policy", "dense", hidden=())
+    config.controller = build.section("controller", "constant")
+    return config
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    train.train(tiny(), Workdir(folder))
+    train.train(small(), Workdir(folder))
     return folder
 
 
 def again(folder: Path) -> None:
-    train.train(tiny(), Workdir(folder))
+    train.train(small(), Workdir(folder))
 
 
 def measure(folder: Path) -> None:
@@ -650,6 +700,7 @@ def with_task(evaluate, monkeypatch, **changes) -> ConfigDict:
     config.policy = build.section(
         "policy", "edge_pruned", hidden=(), num_edges=2, output_activation="identity"
     )
+    config.controller = build.section("controller", "constant")  # it compiles soonest
     return config
 
 
@@ -667,7 +718,7 @@ def test_a_wrong_task_ends_in_one_sentence(name, tmp_path, monkeypatch):
         assert "Error: " in (tmp_path / "traceback.txt").read_text()
 
 
-@pytest.mark.parametrize("strategy", ["es", "ars"])
+@pytest.mark.parametrize("strategy", ["es", pytest.param("ars", marks=pytest.mark.slow)])
 def test_scores_that_are_all_equal_are_told_and_move_nothing(
     strategy, tmp_path, monkeypatch, capsys
 ):
@@ -695,6 +746,7 @@ def test_a_task_that_breaks_leaves_the_checkpoint_of_the_last_good_generation(
     tmp_path, monkeypatch
 ):
     config = with_task(grows, monkeypatch, generations=500, checkpoint_every=1000)
+    config.controller = tiny().controller
     config.strategy.step_size = 0.1
     for _ in range(2):  # the same again from the checkpoint
         with pytest.raises(RunError, match="3 generations in a row were discarded") as refused:

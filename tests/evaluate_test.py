@@ -12,7 +12,7 @@ import pytest
 
 from esenas_jax import tasks
 from esenas_jax.types import Stream, stream
-from experiments import evaluate, train
+from experiments import evaluate, results, train
 from experiments.command_line import load_config
 from experiments.policy_file import load_policy
 from experiments.workdir import Workdir
@@ -87,23 +87,17 @@ def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone
     ]
 
 
-def test_the_command_prints_the_same_number_twice(finished):
+def test_the_command_prints_what_is_measured(finished):
+    """In a process of its own, the same number."""
     command = [
         sys.executable, "-m", "experiments.evaluate", f"--workdir={finished}", "--episodes=10",
         "--seed=3",
     ]  # fmt: skip
-    outputs = [
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        for _ in range(2)
-    ]
-    assert outputs[0] == outputs[1]
-    lines = outputs[0].splitlines()
-    assert [line[:27].strip() for line in lines] == [
-        "Run",
-        "Return",
-        "Episode length",
-        "Measured on",
-    ]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = measured(finished, episodes=10, seed=3)
+    lines = {"Run": found["run"]} | results.measured(found, "of seed 3")
+    assert printed == results.table(lines) + "\n"
+    assert list(lines) == ["Run", "Return", "Episode length", "Measured on"]
 
 
 def test_a_damaged_newest_checkpoint_is_named(finished, tmp_path, capsys):

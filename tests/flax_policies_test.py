@@ -1,5 +1,6 @@
 """Flax modules as policies: what is searched, what is always there, and what is refused."""
 
+import functools
 import re
 
 import jax
@@ -50,15 +51,24 @@ def images(**options):
 
 
 def acts(policy, params, genotype, observations):
-    network = policy.bind(params, genotype)
-    return jax.vmap(policy.apply, in_axes=(None, 0))(network, observations)
+    return acting(policy)(params, genotype, observations)
+
+
+@functools.cache
+def acting(policy):
+    @jax.jit
+    def act(params, genotype, observations):
+        network = policy.bind(params, genotype)
+        return jax.vmap(policy.apply, in_axes=(None, 0))(network, observations)
+
+    return act
 
 
 def test_an_mlp_searched_over_all_of_its_edges_is_the_dense_policy():
     dense = policies.dense(4, (5,), 2)
     ours = policies.from_flax(Mlp(), jnp.zeros(4), num_edges=dense.max_edges)
     assert (ours.max_edges, ours.num_params, ours.shapes) == (30, 35, dense.shapes)
-    genotype = ours.space.sample(KEY)
+    genotype = jax.jit(ours.space.sample)(KEY)
     params = jax.random.normal(KEY, (35,))
     observations = jax.random.normal(KEY, (9, 4))
     np.testing.assert_allclose(
@@ -76,7 +86,7 @@ def test_an_mlp_searched_over_all_of_its_edges_is_the_dense_policy():
     "options",
     [
         {"search": None},
-        {"num_edges": 120},
+        pytest.param({"num_edges": 120}, marks=pytest.mark.slow),
         {"search": "mask", "where": "out"},
         {"num_edges": 20, "where": "^head/"},
     ],
@@ -85,10 +95,10 @@ def test_an_mlp_searched_over_all_of_its_edges_is_the_dense_policy():
 def test_it_acts_as_the_module_does(options):
     policy = images(**options)
     module = Images()
-    started = module.init(KEY, jnp.zeros(IMAGE.shape))
-    params = policy.init(KEY)
+    started = jax.jit(module.init)(KEY, jnp.zeros(IMAGE.shape))
+    params = jax.jit(policy.init)(KEY)
     assert params.shape == (policy.num_params,) == (sum(KERNELS.values()) + BIASES,)
-    genotype = policy.space.sample(KEY)
+    genotype = jax.jit(policy.space.sample)(KEY)
     kernels = {name: np.ones(size, bool) for name, size in KERNELS.items()}
     if options == {"search": "mask", "where": "out"}:
         kernels["out"] = np.asarray(genotype) == 1
@@ -98,9 +108,11 @@ def test_it_acts_as_the_module_does(options):
         layer = started["params"]
         for part in name.split("/"):
             layer = layer[part]
-        layer["kernel"] = jnp.where(kept.reshape(layer["kernel"].shape), layer["kernel"], 0.0)
+        kernel = np.asarray(layer["kernel"])
+        layer["kernel"] = np.where(kept.reshape(kernel.shape), kernel, np.float32(0))
     observations = jax.random.normal(KEY, (3, 16))
-    expected = [module.apply(started, x.reshape(IMAGE.shape)) for x in observations]
+    apply = jax.jit(module.apply)
+    expected = [apply(started, x.reshape(IMAGE.shape)) for x in observations]
     np.testing.assert_allclose(
         acts(policy, params, genotype, observations), expected, rtol=0, atol=1e-5
     )
@@ -110,9 +122,9 @@ def test_shared_weights_take_the_place_of_the_kernels_searched():
     policy = images(search="partition", num_partitions=3, where=lambda layer: layer != "conv")
     assert policy.num_params == 3 + KERNELS["conv"] + BIASES
     assert policy.space.times == 96 + 6
-    genotype = policy.space.sample(KEY)
-    params = policy.init(KEY).at[:3].set(jnp.array([1.0, 2.0, 3.0]))
-    bound = policy.bind(params, genotype)
+    genotype = jax.jit(policy.space.sample)(KEY)
+    params = jax.jit(policy.init)(KEY).at[:3].set(jnp.array([1.0, 2.0, 3.0]))
+    bound = jax.jit(policy.bind)(params, genotype)
     shared = np.concatenate(
         [np.ravel(bound["head"]["Dense_0"]["kernel"]), np.ravel(bound["out"]["kernel"])]
     )
@@ -130,7 +142,7 @@ def test_shared_weights_take_the_place_of_the_kernels_searched():
 
 def test_a_pruned_weight_of_a_kernel_cannot_matter():
     policy = images(num_edges=30)
-    params, genotype = policy.init(KEY), policy.space.sample(KEY)
+    params, genotype = jax.jit(policy.init)(KEY), jax.jit(policy.space.sample)(KEY)
     observations = jax.random.normal(KEY, (3, 16))
     used = policy.used(genotype)
     assert int(used.sum()) == 30 + BIASES
@@ -203,7 +215,7 @@ def test_it_can_be_searched():
     search = es_enas(
         policy, tasks.SingleShot(16, 2, evaluate), strategies.es(6, 3), random(policy.space)
     )
-    state, metrics = jax.jit(search.run, static_argnums=2)(KEY, search.init(KEY), 3)
+    state, metrics = jax.jit(search.run, static_argnums=2)(KEY, jax.jit(search.init)(KEY), 3)
     assert np.isfinite(metrics.exact_mean).all()
     assert np.isfinite(state.strategy.params).all()
 

@@ -38,21 +38,21 @@ def test_the_first_generation_is_uniform():
     assert sigmas(np.bincount(np.asarray(drawn), minlength=7), [1 / 7] * 7) < 5
     assert controller.best(state)[1].tolist() == [False]
     # It goes on until a candidate has a score.
-    failed = controller.update(
+    failed = jax.jit(controller.update)(
         jax.random.key(0), state, drawn[:3], (), jnp.full(3, jnp.nan), jnp.zeros(3, bool)
     )[0]
     again, _ = proposer(controller)(jax.random.key(0), failed)
     np.testing.assert_array_equal(again, drawn)
 
 
-@pytest.mark.parametrize("num_incumbents", [0, 1, 5])
+@pytest.mark.parametrize("num_incumbents", [0, pytest.param(1, marks=pytest.mark.slow), 5])
 def test_the_first_candidates_run_the_incumbent_and_the_others_its_mutants(num_incumbents):
     # A local mutation changes one of six choices of three, and always does.
     controller = controllers.hill_climbing(Repeat(OneOf(3), 6), num_incumbents, local=True)
     parent = jnp.arange(6, dtype=jnp.int32) % 3
-    state, _ = controller.update(
+    state, _ = jax.jit(controller.update)(
         jax.random.key(0),
-        controller.init(jax.random.key(0)),
+        jax.jit(controller.init)(jax.random.key(0)),
         parent[None],
         (),
         jnp.ones(1, jnp.float32),
@@ -68,8 +68,8 @@ def test_mutants_are_those_of_pygloves_mutator_by_default():
     controller = controllers.hill_climbing(Repeat(OneOf(3), 6), 0)
     parent = jnp.zeros((1, 6), jnp.int32)
     one = jnp.ones(1, jnp.float32)
-    start = controller.init(jax.random.key(0))
-    state, _ = controller.update(jax.random.key(0), start, parent, (), one, one > 0)
+    start = jax.jit(controller.init)(jax.random.key(0))
+    state, _ = jax.jit(controller.update)(jax.random.key(0), start, parent, (), one, one > 0)
     children, _ = proposer(controller)(jax.random.key(1), state)
     changed = (np.asarray(children) != 0).sum(axis=1)
     assert sigmas(np.bincount(changed, minlength=3), [1 / 3, 2 / 3, 0]) < 5
@@ -156,7 +156,6 @@ def test_among_equal_mutants_each_is_as_likely():
 def climbed(controller, fitness, generations, candidates):
     """Climb; returns the incumbent's fitness after every generation."""
 
-    @jax.jit
     def step(state, key):
         k_plan, k_propose, k_update = jax.random.split(key, 3)
         plan, ids = controller.prepare(k_plan, state), jnp.arange(candidates, dtype=jnp.int32)
@@ -168,10 +167,10 @@ def climbed(controller, fitness, generations, candidates):
         return state, fitness(state.genotype)
 
     keys = jax.random.split(jax.random.key(1), generations)
-    return jax.lax.scan(step, controller.init(jax.random.key(0)), keys)[1]
+    return jax.jit(lambda: jax.lax.scan(step, controller.init(jax.random.key(0)), keys)[1])()
 
 
-@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("local", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_finds_a_hidden_subset(local):
     # 8 of 60, found by random search with chance 1 / 2.6e9 a candidate.
     hidden = jnp.arange(3, 59, 7, dtype=jnp.int32)
@@ -184,8 +183,19 @@ def test_it_finds_a_hidden_subset(local):
     assert seen[-1] == 8
 
 
-@pytest.mark.parametrize("space", [OneOf(1), Repeat(OneOf(1), 3), Product([SubsetOf(4, 4)])])
-@pytest.mark.parametrize("local", [False, True])
+ALONE = [OneOf(1), Repeat(OneOf(1), 3), Product([SubsetOf(4, 4)])]
+
+
+@pytest.mark.parametrize(
+    ("space", "local"),
+    [
+        *((ALONE[0], True), (ALONE[2], False)),
+        *(
+            pytest.param(ALONE[i], local, marks=pytest.mark.slow)
+            for i, local in ((0, False), (1, False), (1, True), (2, True))
+        ),
+    ],
+)
 def test_a_space_of_one_architecture_is_climbed_in_place(space, local):
     seen = climbed(
         controllers.hill_climbing(space, local=local),

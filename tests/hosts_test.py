@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,18 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(folder: Path, *arguments: str, devices: int) -> subprocess.Popen:
-    flag = f"--xla_force_host_platform_device_count={devices}"
+def start(
+    folder: Path,
+    *arguments: str,
+    devices: int,
+    within: tuple[str, ...] = (),
+) -> subprocess.Popen:
+    """Start the command, `within` another one; it compiles as tests do."""
+    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
     return subprocess.Popen(
         [
+            *within,
             sys.executable,
             "-u",
             "-m",
@@ -38,28 +48,41 @@ def start(folder: Path, *arguments: str, devices: int) -> subprocess.Popen:
             "--config.virtual_shards=8",
         ],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flag},
+        env=os.environ | {"XLA_FLAGS": " ".join(flags)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
+def meeting(address: str) -> list[list[str]]:
+    """Return what each of two processes is given to meet the other."""
+    both = [f"--coordinator={address}", "--num_processes=2"]
+    return [[*both, f"--process_id={p}"] for p in range(2)]
+
+
 @contextlib.contextmanager
-def two(folder: Path, *arguments: str, second: tuple[str, ...] = ()):
-    """Start two processes of four devices; the second gets more arguments."""
-    meet = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
-    pair = [
-        start(folder, *arguments, *meet, f"--process_id={p}", *more, devices=4)
-        for p, more in enumerate(((), second))
-    ]
+def ended(processes: Iterable[subprocess.Popen]):
+    """End processes that a test leaves."""
+    processes = list(processes)
     try:
-        yield pair
+        yield processes
     finally:
-        for process in pair:
+        for process in processes:
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def two(folder: Path, *arguments: str, second: tuple[str, ...] = ()):
+    """Start two processes of four devices; the second gets more arguments."""
+    meet = meeting(f"127.0.0.1:{free_port()}")
+    with ended(
+        start(folder, *arguments, *met, *more, devices=4)
+        for met, more in zip(meet, ((), second), strict=True)
+    ) as pair:
+        yield pair
 
 
 def ends(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
@@ -74,48 +97,118 @@ def alone(folder: Path, *arguments: str) -> str:
     return output
 
 
+ARGUMENTS = "--config.generations=20"
 KINDS = [
-    "edges,es,es",
-    pytest.param("partition,ars,none", marks=pytest.mark.slow),
+    "regression,edges",
+    *(pytest.param(k, marks=pytest.mark.slow) for k in ("edges,es,es", "partition,ars,none")),
 ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(kind, tmp_path):
-    run = (f"--config={CONFIG}:{kind}", "--config.generations=20")
+    """Of a run that one process ends, all metrics are compared: its two had written the first."""
+    run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
     alone(tmp_path / "one", *run)
-    expected = all_bits(tmp_path / "one")
-
-    with two(tmp_path / "two", *run) as (first, second):
-        code, output = ends(first)
-        assert code == 0, output
-        assert "on 8 x cpu of 2 processes" in output
-        code, output = ends(second)
-        assert code == 0
-        assert "generation" not in output  # one process speaks, and writes
-    assert all_bits(tmp_path / "two") == expected
-    with two(tmp_path / "two", *run) as pair:
-        told = [ends(process, timeout=60) for process in pair]
-    assert [code for code, _ in told] == [0, 0]
-    assert "is finished. Remove that folder to train it again." in told[0][1]
-
     folder = tmp_path / "lost"
     with two(folder, *run) as (first, second):
         while not (folder / "checkpoints" / "6").exists():
             assert first.poll() is None
             time.sleep(0.01)
         second.kill()
-        code, output = ends(first, timeout=30)
+        code, output = ends(first, timeout=60)
     assert code == 1
+    assert "on 8 x cpu of 2 processes" in output
     assert "error: process 1 was lost or has stopped; the same command goes on from" in output
     assert "Traceback" not in output
     saved = Checkpoints(folder / "checkpoints", read_only=True).generations()[-1]
     assert 6 <= saved < 20
     output = alone(folder, *run)
     assert f"Going on from the checkpoint of generation {saved}." in output
-    assert all_bits(folder) == expected
+    assert all_bits(folder) == all_bits(tmp_path / "one")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["edges,es,es", "partition,ars,none"])
+def test_two_processes_come_to_the_answer_of_one_and_one_of_them_speaks(kind, tmp_path):
+    run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
+    alone(tmp_path / "one", *run)
+    with two(tmp_path / "two", *run) as pair:
+        assert_they_finish(pair)
+    assert all_bits(tmp_path / "two") == all_bits(tmp_path / "one")
+    with two(tmp_path / "two", *run) as pair:
+        told = [ends(process, timeout=60) for process in pair]
+    assert [code for code, _ in told] == [0, 0]
+    assert "is finished. Remove that folder to train it again." in told[0][1]
+
+
+def assert_they_finish(pair: list[subprocess.Popen]) -> None:
+    first, second = pair
+    code, output = ends(first)
+    assert code == 0, output
+    assert "on 8 x cpu of 2 processes" in output
+    code, output = ends(second)
+    assert code == 0
+    assert "generation" not in output  # one process speaks, and writes
+
+
+ETC = Path("/etc/netns")
+NEEDED = "this test needs iproute2 and root: make system installs it"
+
+
+def ip(*arguments: str, check: bool = True) -> None:
+    """Run the `ip` command; the test fails where that cannot be done."""
+    try:
+        done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.fail(NEEDED)
+    if check and done.returncode:
+        pytest.fail(f"{NEEDED} (ip {' '.join(arguments)}: {done.stderr.strip()})")
+
+
+@contextlib.contextmanager
+def two_machines():
+    """Make two network namespaces with a cable between them; yield names and addresses."""
+    number = os.getpid() % 250
+    names = [f"esenas{os.getpid()}{end}" for end in "ab"]
+    addresses = [f"10.200.{number}.{end}" for end in (1, 2)]
+    cable = [f"v{os.getpid()}{end}" for end in "ab"]  # of at most 15 characters
+    ip("-V")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ends_of_it = ["name", cable[0], "netns", names[0], "type", "veth", "peer"]
+        ip("link", "add", *ends_of_it, "name", cable[1], "netns", names[1])
+        for name, end, address in zip(names, cable, addresses, strict=True):
+            # Gloo says to others what a machine's name means to itself; `ip netns exec` has this
+            # file stand in for /etc/hosts.
+            (ETC / name).mkdir(parents=True)
+            (ETC / name / "hosts").write_text(f"{address} {socket.gethostname()}\n")
+            ip("-n", name, "address", "add", f"{address}/24", "dev", end)
+            ip("-n", name, "link", "set", end, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield list(zip(names, addresses, strict=True))
+    finally:
+        for name in names:
+            ip("netns", "delete", name, check=False)  # the cable goes with it
+            shutil.rmtree(ETC / name, ignore_errors=True)
+
+
+@pytest.mark.system
+def test_processes_on_two_machines_are_the_same_bits_as_one(tmp_path):
+    """Two network namespaces: each process has an address of its own, and only a cable between."""
+    run = (f"--config={CONFIG}:edges,es,es", ARGUMENTS)
+    with two_machines() as machines:
+        alone(tmp_path / "one", *run)
+        meet = meeting(f"{machines[0][1]}:{free_port()}")
+        with ended(
+            start(tmp_path / "two", *run, *met, devices=4, within=("ip", "netns", "exec", name))
+            for (name, _), met in zip(machines, meet, strict=True)
+        ) as pair:
+            assert_they_finish(pair)
+    assert all_bits(tmp_path / "two") == all_bits(tmp_path / "one")
+
+
+@pytest.mark.slow
 def test_a_process_without_its_coordinator_ends_too(tmp_path):
     run = (f"--config={CONFIG}:edges,es,es", "--config.generations=2000")
     with two(tmp_path, *run) as (first, second):
@@ -139,6 +232,7 @@ def test_what_process_0_refuses_ends_the_others(tmp_path):
     assert "error: process 0 was lost or has stopped" in output
 
 
+@pytest.mark.slow
 def test_traced_processes_keep_step_and_a_signal_to_one_stops_all(tmp_path):
     run = (f"--config={CONFIG}:edges,es,es", "--config.generations=2000", "--profile=2")
     with two(tmp_path, *run) as (first, second):
@@ -153,6 +247,7 @@ def test_traced_processes_keep_step_and_a_signal_to_one_stops_all(tmp_path):
     assert len(list(traces)) == 2
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_foresaw_ends_all_processes(tmp_path):
     run = (f"--config={CONFIG}:edges,es,es", "--config.generations=4")
     (tmp_path / "report").mkdir()
@@ -166,6 +261,7 @@ def test_an_error_that_nobody_foresaw_ends_all_processes(tmp_path):
         assert "error: process 0 was lost or has stopped" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("both", "second", "error"),
     [

@@ -33,19 +33,26 @@ RULES = {
 }
 
 
+def over_rules(quick):
+    """All rules, as quick tests and slow ones: rules_test.py is about each of them, too."""
+    return pytest.mark.parametrize(
+        "name", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in RULES]
+    )
+
+
 def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @functools.cache
 def compiled(name, number=4, make=simple):
-    """A population whose rule follows every second generation, and its step."""
+    """A population whose rule follows every second generation, its start, and its step."""
     population = learners(make(), number, RULES[name], every=2)
-    return population, jax.jit(population.step)
+    return population, jax.jit(population.init)(KEY), jax.jit(population.step)
 
 
-def carry_out(population, step, generations):
-    state, rows = population.init(KEY), []
+def carry_out(state, step, generations):
+    rows = []
     for _ in range(generations):
         state, metrics = step(KEY, state)
         rows.append(metrics)
@@ -53,12 +60,12 @@ def carry_out(population, step, generations):
 
 
 def test_without_a_rule_each_is_the_search_it_would_be_alone():
-    state, metrics = carry_out(*compiled("none", make=regression), 4)
+    state, metrics = carry_out(*compiled("none", make=regression)[1:], 4)
     search = regression()
-    step = jax.jit(search.step)
+    init, step = jax.jit(search.init), jax.jit(search.step)
     for m in range(4):
         key = jax.random.fold_in(KEY, m)
-        alone = search.init(key)
+        alone = init(key)
         for t in range(4):
             alone, seen = step(key, alone)
             assert metrics.exact_score[t] >= seen.exact_score - 1e-5
@@ -68,11 +75,10 @@ def test_without_a_rule_each_is_the_search_it_would_be_alone():
     assert metrics.episodes.tolist() == [4 * search.num_candidates] * 4
 
 
-@pytest.mark.parametrize("name", RULES)
+@over_rules(("annealing and culling",))
 def test_every_rule_learns_in_a_state_whose_shapes_never_change(name):
-    population, step = compiled(name)
-    first = population.init(KEY)
-    state, metrics = carry_out(population, step, 5)
+    _, first, step = compiled(name)
+    state, metrics = carry_out(first, step, 5)
     like = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), first)
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == like
     assert step._cache_size() == 1  # the second call traces nothing
@@ -83,42 +89,45 @@ def test_every_rule_learns_in_a_state_whose_shapes_never_change(name):
         assert np.isfinite(seen).all()
 
 
+@pytest.mark.slow
 def test_a_scan_of_steps_is_the_steps():
-    population, step = compiled("annealing and culling")
-    state, metrics = jax.jit(population.run, static_argnums=2)(KEY, population.init(KEY), 5)
-    again, rows = carry_out(population, step, 5)
+    population, first, step = compiled("annealing and culling")
+    state, metrics = jax.jit(population.run, static_argnums=2)(KEY, first, 5)
+    again, rows = carry_out(first, step, 5)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, state, again)
     close(metrics.exact_score, rows.exact_score)
 
 
 def test_the_rule_follows_every_second_generation():
-    _, metrics = carry_out(*compiled("annealing"), 5)
+    _, metrics = carry_out(*compiled("annealing and culling")[1:], 5)
     assert np.isfinite(metrics.strategy["kept"]).tolist() == [False, True, False, True, False]
 
 
 def test_clones_go_their_own_way():
     def distinct(generations):
-        state, _ = carry_out(*compiled("culling"), generations)
+        state, _ = carry_out(*compiled("culling")[1:], generations)
         return len(np.unique(np.asarray(state.learners.strategy.params), axis=0))
 
     assert distinct(2) == 2  # the better two, and two more of the best
     assert distinct(3) == 4
 
 
+@pytest.mark.slow
 def test_the_rule_sees_whole_learners_with_their_controllers():
-    state, _ = carry_out(*compiled("culling", make=regression), 2)
+    state, _ = carry_out(*compiled("culling", make=regression)[1:], 2)
     whole = [np.asarray(x).reshape(4, -1) for x in jax.tree.leaves(state.learners.controller)]
     assert len(np.unique(np.concatenate(whole, axis=1), axis=0)) == 2
 
 
 def test_several_runs_of_learners_are_one_program():
-    population, step = compiled("culling", 3)
+    population, _, step = compiled("culling")
     keys = jax.vmap(jax.random.key)(jnp.arange(2, dtype=jnp.uint32))
     both = runs(population, 2, capacity=4)
-    noise = {"strategy.noise_std": jnp.array([[0.1, 0.2, 0.3], [0.1, 0.1, 0.1]])}
-    state, metrics = jax.jit(both.advance)(keys, both.init(keys, noise), np.int32(4))
-    alone = population.init(keys[1])
+    noise = {"strategy.noise_std": jnp.array([[0.1, 0.2, 0.3, 0.4], [0.1] * 4])}
+    start = jax.jit(both.init)(keys, noise)
+    state, metrics = jax.jit(both.advance)(keys, start, np.int32(4))
+    alone = jax.jit(population.init)(keys[1])
     for t in range(4):
         alone, seen = step(keys[1], alone)
         np.testing.assert_allclose(metrics.exact_score[t, 1], seen.exact_score, rtol=1e-4)
@@ -126,11 +135,13 @@ def test_several_runs_of_learners_are_one_program():
         state.learners.strategy.params[1], alone.learners.strategy.params, rtol=1e-4, atol=1e-5
     )
     stds = state.learners.strategy.hyper.noise_std
-    assert set(np.asarray(stds[0]).tolist()) <= set(np.array([0.1, 0.2, 0.3], np.float32).tolist())
+    assert set(np.asarray(stds[0]).tolist()) <= set(
+        np.array([0.1, 0.2, 0.3, 0.4], np.float32).tolist()
+    )
     assert (np.asarray(stds[1]) == np.float32(0.1)).all()
 
 
-@pytest.mark.parametrize("name", RULES)
+@over_rules(("annealing and culling",))
 def test_every_rule_shares_a_table_of_noise_in_several_runs_on_several_devices(name):
     search = simple(noise=strategies.shared_table(2**10))
     for devices in (1, 2):
@@ -156,42 +167,42 @@ def test_a_rules_key_is_no_slots():
         ),
     )
     population = learners(simple(), 4, spy)
-    _, metrics = population.step(KEY, population.init(KEY))
+    _, metrics = jax.jit(lambda: population.step(KEY, population.init(KEY)))()
     key = stream(jax.random.fold_in(KEY, 4), 0, Stream.RULE)
     assert float(metrics.strategy["key"]) == float(jax.random.key_data(key)[0].astype(jnp.float32))
 
 
 def test_the_learner_to_deploy_is_the_one_whose_incumbent_is_best():
-    population, step = compiled("culling")
-    state, _ = carry_out(population, step, 3)
+    population, first, step = compiled("culling")
+    state, _ = carry_out(first, step, 3)
     best = population.deployed(state)
     which = int(np.argmax(state.learners.incumbent.score))
     equal(best, jax.tree.map(lambda x: x[which], state.learners))
-    answer = choose_answer(population.search, KEY, best, 4)
+    answer = jax.jit(lambda: choose_answer(population.search, KEY, best, 4))()
     assert np.isfinite(answer.report.episode_return).all()
 
 
 def test_a_table_of_noise_is_shared_and_never_copied():
     population = learners(simple(noise=strategies.shared_table(2**10)), 4, rules.culling())
-    state = population.init(KEY)
+    state = jax.jit(population.init)(KEY)
     assert state.learners.strategy.noise.value.shape == (2**10,)
     state = jax.eval_shape(population.step, KEY, state)[0]
     assert state.learners.strategy.noise.value.shape == (2**10,)
 
 
 def test_a_culled_population_learns():
-    population, step = compiled("culling")
-    state, metrics = carry_out(population, step, 60)
+    population, first, step = compiled("culling")
+    state, metrics = carry_out(first, step, 60)
     assert metrics.exact_score[0] < 5 * metrics.exact_score[-10:].mean() < 0
     assert population.deployed(state).incumbent.score > metrics.exact_score[0] / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_devices_share_learners_out_and_change_rounding_alone(devices):
-    population, step = compiled("annealing and culling")
-    expected, rows = carry_out(population, step, 3)
+    expected, rows = carry_out(*compiled("annealing and culling")[1:], 3)
     shared = learners(simple(), 4, RULES["annealing and culling"], every=2, devices=devices)
-    got, seen = carry_out(shared, jax.jit(shared.step), 3)
+    got, seen = carry_out(jax.jit(shared.init)(KEY), jax.jit(shared.step), 3)
     np.testing.assert_allclose(
         got.learners.strategy.params, expected.learners.strategy.params, rtol=1e-4, atol=1e-5
     )

@@ -33,6 +33,8 @@ LEARNERS = {
     "cross_entropy": controllers.cross_entropy,
 }
 N = 12
+# One row for each parameterisation.
+EXPECTED = (("two of three, with choices", "factorised"), ("subset", "autoregressive"))
 
 
 def worth(genotype):
@@ -50,8 +52,14 @@ def flat(tree):
 # ------------------------------------------------------------------------------- reinforce
 
 
-@pytest.mark.parametrize("kind", PARAMETERISATIONS)
-@pytest.mark.parametrize("name", ["subset", "colours", "conditional", "two of three, with choices"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if (name, kind) in EXPECTED else pytest.mark.slow)
+        for name in ("subset", "colours", "conditional", "two of three, with choices")
+        for kind in PARAMETERISATIONS
+    ],
+)
 def test_the_expected_step_is_the_gradient_over_all_draws(name, kind):
     """Of the expected score over the scale, and of the entropy: 5 standard errors."""
     space, beta, scale, generations = SPACES[name], 0.3, 0.7, 600
@@ -59,7 +67,7 @@ def test_the_expected_step_is_the_gradient_over_all_draws(name, kind):
         space, PARAMETERISATIONS[kind], 1.0, beta, optimizer=optax.sgd
     )
     distribution, params = made(name, kind)
-    state = controller.init(jax.random.key(0))._replace(
+    state = jax.jit(controller.init)(jax.random.key(0))._replace(
         params=params,
         averages=Averages(jnp.float32(0.4), jnp.float32(scale), jnp.ones((), bool)),
     )
@@ -98,15 +106,24 @@ def generation(controller, state, key, scores=None, valid=None):
     return new, genotypes, info, metrics
 
 
+@functools.cache
+def learner(name):
+    """A controller of `SPACE`, its first state, and a generation of it, compiled."""
+    controller = LEARNERS[name](SPACE)
+    start = jax.jit(controller.init)(jax.random.key(0))
+    return controller, start, jax.jit(functools.partial(generation, controller))
+
+
 def test_the_baseline_is_the_moving_average_of_earlier_generations():
     controller = controllers.reinforce(SPACE, baseline_decay=0.75)
-    state = controller.init(jax.random.key(0))
-    ramp = np.arange(N, dtype=float)
-    state, *_ = generation(controller, state, jax.random.key(1), ramp)
+    update = jax.jit(functools.partial(generation, controller))
+    ramp, valid = np.arange(N, dtype=float), np.ones(N, bool)
+    start = jax.jit(controller.init)(jax.random.key(0))
+    state, *_ = update(start, jax.random.key(1), ramp, valid)
     assert float(state.averages.mean) == ramp.mean()
     assert float(state.averages.std) == pytest.approx(ramp.std())
     valid = np.arange(N) >= 4
-    state, *_ = generation(controller, state, jax.random.key(2), 3 * ramp, valid)
+    state, *_ = update(state, jax.random.key(2), 3 * ramp, valid)
     assert float(state.averages.mean) == pytest.approx(0.75 * 5.5 + 0.25 * 3 * ramp[4:].mean())
     assert float(state.averages.std) == pytest.approx(0.75 * ramp.std() + 0.25 * 3 * ramp[4:].std())
 
@@ -115,11 +132,12 @@ def test_the_baseline_is_the_moving_average_of_earlier_generations():
 def test_one_absurd_score_does_not_silence_those_that_follow(name):
     controller = LEARNERS[name](OneOf(3))
     update = jax.jit(functools.partial(generation, controller))
-    state = update(controller.init(jax.random.key(0)), jax.random.key(1), np.arange(N))[0]
-    state = update(state, jax.random.key(2), np.where(np.arange(N) == 3, -1e30, 0.0))[0]
+    ramp = np.arange(N, dtype=float)
+    state = update(jax.jit(controller.init)(jax.random.key(0)), jax.random.key(1), ramp)[0]
+    state = update(state, jax.random.key(2), np.where(ramp == 3, -1e30, 0.0))[0]
     learnt = (state.params, state.optimizer, state.averages)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(learnt))
-    new = update(state, jax.random.key(3), np.arange(N))[0]
+    new = update(state, jax.random.key(3), ramp)[0]
     assert float(jnp.abs(new.params - state.params).max()) > 1e-3
 
 
@@ -127,15 +145,16 @@ def test_entropy_alone_keeps_proposals_apart():
     kept, lost = (controllers.reinforce(OneOf(4), entropy_weight=weight) for weight in (2.0, 0.0))
     entropies = []
     for controller in (kept, lost):
-        update = jax.jit(functools.partial(generation, controller))
+
+        @jax.jit
+        def update(state, key, controller=controller):
+            plan, keys = controller.prepare(key, state), jax.random.split(key, N)
+            proposals, _ = jax.vmap(controller.propose, (0, None, 0))(keys, plan, jnp.arange(N))
+            return generation(controller, state, key, (proposals == 2).astype(jnp.float32))
+
         state = controller.init(jax.random.key(0))
         for t in range(40):
-            plan = controller.prepare(jax.random.key(t), state)
-            keys = jax.random.split(jax.random.key(t), N)
-            proposals, _ = jax.vmap(controller.propose, (0, None, 0))(keys, plan, jnp.arange(N))
-            state, *_, metrics = update(
-                state, jax.random.key(t), (proposals == 2).astype(jnp.float32)
-            )
+            state, *_, metrics = update(state, jax.random.key(t))
         entropies.append(float(metrics["entropy"]))
     assert entropies[0] > 0.5 > 0.2 > entropies[1]
 
@@ -147,11 +166,11 @@ def test_the_first_step_of_ppo_is_that_of_reinforce_with_normalised_advantages()
     controller = controllers.ppo(
         SPACE, learning_rate=1.0, epochs=1, minibatch_size=99, optimizer=optax.sgd
     )
-    state = controller.init(jax.random.key(0))
+    state = jax.jit(controller.init)(jax.random.key(0))
     scores = np.random.default_rng(0).normal(size=N) * 30 + 5
     valid = np.arange(N) != 3
-    new, _, info, _ = generation(
-        controller, state, jax.random.key(1), np.where(valid, scores, np.nan), valid
+    new, _, info, _ = jax.jit(functools.partial(generation, controller))(
+        state, jax.random.key(1), np.where(valid, scores, np.nan), valid
     )
     advantage = np.where(valid, (scores - scores[valid].mean()) / scores[valid].std(), 0)
     distribution = controllers.factorised(SPACE)
@@ -160,9 +179,15 @@ def test_the_first_step_of_ppo_is_that_of_reinforce_with_normalised_advantages()
         log_probs = jax.vmap(lambda draw: distribution.log_probs(params, draw).sum())(info.draw)
         return jnp.sum(jnp.asarray(advantage, jnp.float32) * log_probs) / (N - 1)
 
-    np.testing.assert_allclose(
-        flat(new.params) - flat(state.params), flat(jax.grad(gain)(state.params)), atol=1e-5
-    )
+    expected = flat(jax.jit(jax.grad(gain))(state.params))
+    np.testing.assert_allclose(flat(new.params) - flat(state.params), expected, atol=1e-5)
+
+
+@functools.cache
+def clipping():
+    """A controller that stops at ratios of 0.8 and 1.2, its first state, and its update."""
+    controller = controllers.ppo(OneOf(3), epochs=1, clip=0.2, learning_rate=1.0)
+    return jax.jit(controller.init)(jax.random.key(0)), jax.jit(controller.update)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +195,7 @@ def test_the_first_step_of_ppo_is_that_of_reinforce_with_normalised_advantages()
     [(1.5, True, False), (1.5, False, True), (0.5, True, True), (0.5, False, False)],
 )
 def test_a_ratio_beyond_the_clip_moves_nothing_that_would_take_it_further(ratio, better, moves):
-    controller = controllers.ppo(OneOf(3), epochs=1, clip=0.2, learning_rate=1.0)
-    state = controller.init(jax.random.key(0))
+    state, update = clipping()
     # Option 0 has the score in question, the other two are there to compare with.
     draw = jnp.array([0, 1, 2], jnp.int32)
     now = jnp.log(jnp.full((3, 1), 1 / 3, jnp.float32))
@@ -181,9 +205,7 @@ def test_a_ratio_beyond_the_clip_moves_nothing_that_would_take_it_further(ratio,
     others = jnp.log(jnp.array([0.1, 0.1] if better else [9.0, 9.0], jnp.float32))
     then = now - jnp.append(jnp.log(jnp.float32(ratio)), others)[:, None]
     scores = jnp.array([sign, -0.5 * sign, -0.5 * sign], jnp.float32)
-    new, _ = controller.update(
-        jax.random.key(1), state, draw, Info(draw, then), scores, jnp.ones(3, bool)
-    )
+    new, _ = update(jax.random.key(1), state, draw, Info(draw, then), scores, jnp.ones(3, bool))
     assert bool((new.params != state.params).any()) == moves
 
 
@@ -200,7 +222,9 @@ def test_probabilities_move_to_the_elites_frequencies_and_keep_a_floor():
     genotypes = jax.tree.map(lambda x: x.astype(jnp.int32), genotypes)
     scores = jnp.array([1, 8, 99, 2, 7, 3, 0, 4], jnp.float32)
     valid = jnp.arange(8) != 2  # two of eight: candidates 1 and 4
-    new, metrics = controller.update(jax.random.key(1), state, genotypes, (), scores, valid)
+    new, metrics = jax.jit(controller.update)(
+        jax.random.key(1), state, genotypes, (), scores, valid
+    )
     assert float(metrics["elite_mean"]) == 7.5
     colours, edges = (np.asarray(x) for x in new.probabilities)
     # Shares of sets that have an item: two of five at first, those of two elites then.
@@ -224,7 +248,8 @@ def test_items_are_drawn_about_as_often_as_elites_have_them():
         jax.random.key(1), state._replace(probabilities=jnp.asarray(shares, jnp.float32))
     )
     keys = jax.random.split(jax.random.key(2), 20_000)
-    sets, _ = jax.vmap(controller.propose, (0, None, None))(keys, plan, jnp.int32(0))
+    propose = jax.jit(jax.vmap(controller.propose, (0, None, None)))
+    sets, _ = propose(keys, plan, jnp.int32(0))
     found = np.bincount(np.asarray(sets).ravel(), minlength=60) / 20_000
     np.testing.assert_allclose(found, shares, atol=0.02)
     # All that elites agree on is in nearly every proposal.
@@ -232,14 +257,14 @@ def test_items_are_drawn_about_as_often_as_elites_have_them():
         jax.random.key(1),
         state._replace(probabilities=jnp.where(jnp.arange(60) < 8, 1.0, 0.0)),
     )
-    sets, _ = jax.vmap(controller.propose, (0, None, None))(keys[:500], plan, jnp.int32(0))
+    sets, _ = propose(keys, plan, jnp.int32(0))
     assert (np.asarray(sets) == np.arange(8)).all()
 
 
 def test_elites_tied_at_the_border_all_count():
     controller = controllers.cross_entropy(OneOf(4), 0.25, smoothing=1.0)
     state = controller.init(jax.random.key(0))
-    new, _ = controller.update(
+    new, _ = jax.jit(controller.update)(
         jax.random.key(1),
         state,
         jnp.arange(4, dtype=jnp.int32),
@@ -253,11 +278,11 @@ def test_elites_tied_at_the_border_all_count():
 def test_what_no_elite_was_asked_stays_as_it_is():
     space = Conditional([None, OneOf(2)])
     controller = controllers.cross_entropy(space, 0.5, smoothing=1.0)
-    state = controller.init(jax.random.key(0))
+    state, update = controller.init(jax.random.key(0)), jax.jit(controller.update)
     genotypes = Chosen(jnp.array([0, 1], jnp.int32), ((), jnp.array([0, 1], jnp.int32)))
 
     def told(scores):
-        return controller.update(
+        return update(
             jax.random.key(1), state, genotypes, (), jnp.array(scores), jnp.ones(2, bool)
         )[0].probabilities
 
@@ -280,56 +305,64 @@ def test_options_of_a_set_with_choices_are_counted_where_they_are_chosen():
 
 # ------------------------------------------------------------------------------ all of them
 
-every_learner = pytest.mark.parametrize("name", LEARNERS)
+
+def every_learner(quick):
+    return pytest.mark.parametrize(
+        "name", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in LEARNERS]
+    )
 
 
-@every_learner
+# The factorised distribution is in PPO, too.
+DISTINCT = ("ppo", "reinforce, autoregressive", "cross_entropy")
+
+
+@every_learner(("reinforce, autoregressive", "cross_entropy"))
 def test_failed_candidates_teach_nothing(name):
-    controller = LEARNERS[name](SPACE)
-    state = controller.init(jax.random.key(0))
+    controller, state, update = learner(name)
     valid = np.arange(N) % 3 != 0
     scores = np.arange(N, dtype=float)
-    update = jax.jit(functools.partial(generation, controller))
-    new = [
-        update(state, jax.random.key(1), np.where(valid, scores, poison), valid)[0]
-        for poison in (0.0, 1e9, np.nan, np.inf)
-    ]
+    new, proposals, *_ = zip(
+        *(
+            update(state, jax.random.key(1), np.where(valid, scores, poison), valid)
+            for poison in (0.0, 1e9, np.nan, np.inf)
+        ),
+        strict=True,
+    )
     for other in new[1:]:
         for a, b in zip(jax.tree.leaves(new[0]), jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(a, b)
-    genotypes = generation(controller, state, jax.random.key(1))[1]
     top, is_one = controller.best(new[0])
     order = [i for i in np.argsort(-scores) if valid[i]][:7]
     assert is_one.tolist() == [True] * 8
-    for a, b in zip(jax.tree.leaves(top), jax.tree.leaves(genotypes), strict=True):
-        np.testing.assert_array_equal(a[1:], b[np.array(order)])
+    for a, b in zip(jax.tree.leaves(top), jax.tree.leaves(proposals[0]), strict=True):
+        np.testing.assert_array_equal(a[1:], np.asarray(b)[np.array(order)])
 
 
-@every_learner
+@every_learner(DISTINCT)
 @pytest.mark.parametrize("valid", [np.ones(N, bool), np.arange(N) == 4, np.zeros(N, bool)])
 def test_a_generation_of_equal_scores_changes_no_proposal(name, valid):
-    controller = LEARNERS[name](SPACE)
-    update = jax.jit(functools.partial(generation, controller))
-    state = update(controller.init(jax.random.key(0)), jax.random.key(1))[0]
+    controller, start, update = learner(name)
+    different = np.random.default_rng(0).normal(size=N)
+    state = update(start, jax.random.key(1), different, np.ones(N, bool))[0]
     new = update(state, jax.random.key(2), np.full(N, 3.0), valid)[0]
     before, after = (controller.prepare(jax.random.key(3), s) for s in (state, new))
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@every_learner
+@every_learner(("reinforce, autoregressive",))
 def test_a_space_with_one_architecture_is_no_trouble(name):
     space = Product([OneOf(1), SubsetOf(2, 2)])
     controller = LEARNERS[name](space)
-    state, genotypes, *_ = generation(
-        controller, controller.init(jax.random.key(0)), jax.random.key(1), np.arange(N)
-    )
+    update = jax.jit(functools.partial(generation, controller))
+    start = jax.jit(controller.init)(jax.random.key(0))
+    state, genotypes, *_ = update(start, jax.random.key(1), np.arange(N))
     assert np.asarray(genotypes[0]).tolist() == [0] * N
     assert np.asarray(genotypes[1]).tolist() == [[0, 1]] * N
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
-@every_learner
+@every_learner(("ppo", "cross_entropy"))
 def test_it_finds_what_pays(name):
     controller = LEARNERS[name](SPACE)
     wanted = {"edges": jnp.array([1, 3], jnp.int32), "colours": jnp.array([2, 0], jnp.int32)}
@@ -351,7 +384,7 @@ def test_it_finds_what_pays(name):
         ], scores.mean()
 
     keys = jax.random.split(jax.random.key(1), 60)
-    state, means = jax.jit(lambda s: jax.lax.scan(step, s, keys))(controller.init(keys[0]))
+    state, means = jax.jit(lambda: jax.lax.scan(step, controller.init(keys[0]), keys))()
     # Uniform proposals score 2 * 2 / 5 + 2 / 3 = 1.47 of 4.
     assert means[0] < 2.2
     assert means[-1] > 2.8

@@ -35,8 +35,18 @@ def nsga2(size, num_incumbents=0, crossover_rate=0.0, num_best=16):
 
 
 @functools.cache
+def started(controller):
+    return jax.jit(controller.init)(jax.random.key(0))
+
+
+@functools.cache
 def updater(controller):
     return jax.jit(controller.update)
+
+
+@functools.cache
+def chooser(controller):
+    return jax.jit(controller.best)
 
 
 def tell(controller, state, numbers, scores, valid=None, info=None, key=9):
@@ -54,8 +64,7 @@ def tell(controller, state, numbers, scores, valid=None, info=None, key=9):
 
 def full(controller, scores):
     """A state whose members are numbered like their scores."""
-    state = controller.init(jax.random.key(0))
-    return tell(controller, state, range(len(scores)), scores)[0]
+    return tell(controller, started(controller), range(len(scores)), scores)[0]
 
 
 def population(state):
@@ -75,7 +84,7 @@ def population(state):
 def test_the_population_is_that_of_the_reference(per_generation, ties):
     size, rng = 8, np.random.default_rng(per_generation)
     controller = nsga2(size)
-    state, expected = controller.init(jax.random.key(0)), {}
+    state, expected = started(controller), {}
     for generation in range(12):
         numbers = generation * per_generation + np.arange(per_generation)
         scores = rng.normal(size=(per_generation, 2)).astype(np.float32)
@@ -120,7 +129,7 @@ def test_equals_survive_at_random():
 
 def test_of_copies_one_is_ranked_and_the_rest_comes_last():
     controller = controllers.nsga2(OneOf(5), 4, num_incumbents=0)
-    empty, update = controller.init(jax.random.key(0)), jax.jit(controller.update)
+    empty, update = started(controller), updater(controller)
     # An architecture three times with equal scores, its equal, and two that are dominated.
     numbers, none = jnp.array([0, 0, 0, 1, 2, 3], jnp.int32), jnp.full(6, -1, jnp.int32)
     scores = jnp.array([[2, 2], [2, 2], [2, 2], [2, 2], [1, 1], [0, 0]], jnp.float32)
@@ -137,22 +146,26 @@ def test_of_copies_one_is_ranked_and_the_rest_comes_last():
 @pytest.mark.parametrize(
     "space",
     [
-        Repeat(OneOf(2), 40),
+        pytest.param(Repeat(OneOf(2), 40), marks=pytest.mark.slow),
         SubsetOf(60, 8),
         Product({"gain": FloatRange(-1.0, 1.0), "kind": Conditional([None, FloatRange(0.0, 0.5)])}),
     ],
 )
 def test_copies_are_those_that_are_the_same_in_every_value(space):
     # Uniform ones and their copies, in any order, and all with the same scores.
-    once = space.sample(jax.random.key(0), (300,))
-    twice = jax.random.permutation(jax.random.key(1), jnp.arange(600, dtype=jnp.int32) % 300)
-    genotypes = jax.tree.map(lambda x: x[twice], once)
     controller = controllers.nsga2(space, 600, num_incumbents=0)
-    none, scores = jnp.full(600, -1, jnp.int32), jnp.ones((600, 2), jnp.float32)
-    state = controller.init(jax.random.key(2))
-    _, metrics = jax.jit(controller.update)(
-        jax.random.key(3), state, genotypes, none, scores, jnp.ones(600, bool)
-    )
+
+    @jax.jit
+    def ranked_together(key):
+        once = space.sample(key, (300,))
+        twice = jax.random.permutation(jax.random.key(1), jnp.arange(600, dtype=jnp.int32) % 300)
+        genotypes = jax.tree.map(lambda x: x[twice], once)
+        none, scores = jnp.full(600, -1, jnp.int32), jnp.ones((600, 2), jnp.float32)
+        state, valid = controller.init(jax.random.key(2)), jnp.ones(600, bool)
+        _, metrics = controller.update(jax.random.key(3), state, genotypes, none, scores, valid)
+        return once, metrics
+
+    once, metrics = ranked_together(jax.random.key(0))
     rows = np.concatenate(
         [np.asarray(x).reshape(300, -1).astype(np.float64) for x in jax.tree.leaves(once)], axis=1
     )
@@ -164,8 +177,8 @@ def test_copies_are_those_that_are_the_same_in_every_value(space):
 
 def test_proposals_are_random_until_the_population_is_full():
     controller = nsga2(4, num_incumbents=2)
-    state = controller.init(jax.random.key(0))
-    assert not controller.best(state)[1].any()
+    state = started(controller)
+    assert not chooser(controller)(state)[1].any()
     for members in range(4):
         genotypes, info = proposer(controller, 20)(jax.random.key(members), state)
         assert (np.asarray(genotypes) == FRESH).all()
@@ -186,7 +199,7 @@ def ranked(scores):
     return [key[i] for i in range(len(scores))]
 
 
-@pytest.mark.parametrize("size", [2, 9])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 9])
 def test_a_parent_wins_a_binary_tournament_by_rank_and_crowding(size):
     scores = np.random.default_rng(5).normal(size=(size, 2))
     keys = ranked(scores.tolist())
@@ -210,16 +223,18 @@ def test_both_parents_of_a_child_are_drawn_and_crossed_as_often_as_asked():
     assert abs(np.mean(mother != father) - expected) < 6 * deviation  # the chances are estimates
 
 
-@pytest.mark.parametrize(("local", "changed"), [(False, 2 / 3), (True, 1)])
+@pytest.mark.parametrize(
+    ("local", "changed"), [pytest.param(False, 2 / 3, marks=pytest.mark.slow), (True, 1)]
+)
 def test_a_child_is_mutated_once(local, changed):
     # Parents differ everywhere; redrawing one of six choices of three changes it with chance 2/3.
     controller = controllers.nsga2(
         Repeat(OneOf(3), 6), 3, crossover_rate=0.0, num_incumbents=0, local=local
     )
     parents = jnp.stack([jnp.full(6, i, jnp.int32) for i in range(3)])
-    state, _ = controller.update(
+    state, _ = updater(controller)(
         jax.random.key(0),
-        controller.init(jax.random.key(0)),
+        started(controller),
         parents,
         jnp.full(3, -1, jnp.int32),
         jnp.array([[2, 0], [1, 1], [0, 2]], jnp.float32),
@@ -271,7 +286,7 @@ def test_who_is_no_longer_in_the_place_comes_in_as_a_new_one():
 
 
 def front_of(controller, state):
-    top, is_one = controller.best(state)
+    top, is_one = chooser(controller)(state)
     return np.asarray(top)[:, 0][np.asarray(is_one)].tolist()
 
 
@@ -317,14 +332,14 @@ def evolve(controller, generations, candidates=40):
     return jax.jit(lambda: jax.lax.scan(step, controller.init(jax.random.key(0)), keys))()
 
 
-@pytest.mark.parametrize("num_incumbents", [0, None])
+@pytest.mark.parametrize("num_incumbents", [pytest.param(0, marks=pytest.mark.slow), None])
 def test_it_finds_the_whole_front(num_incumbents):
     # The front of 4,096 subsets is the k most valuable items, for every k.
     best = np.concatenate([[0], np.cumsum(np.sort(np.asarray(VALUES))[::-1])])
     front = {(float(v), -float(k)) for k, v in enumerate(best)}
     controller = controllers.nsga2(Repeat(OneOf(2), 12), 40, num_incumbents=num_incumbents)
     state, seen = evolve(controller, 60)
-    top, is_one = controller.best(state)
+    top, is_one = chooser(controller)(state)
     found = {
         (float(x @ np.asarray(VALUES)), -float(x.sum()))
         for x in np.asarray(top)[np.asarray(is_one)]
@@ -335,19 +350,21 @@ def test_it_finds_the_whole_front(num_incumbents):
     assert len(front & set(map(tuple, np.asarray(seen[0]).tolist()))) < 4
 
 
-@pytest.mark.parametrize("space", [OneOf(1), Product([SubsetOf(4, 4)])])
+@pytest.mark.parametrize(
+    "space", [pytest.param(OneOf(1), marks=pytest.mark.slow), Product([SubsetOf(4, 4)])]
+)
 def test_a_space_of_one_architecture_has_a_front_of_one(space):
     controller = controllers.nsga2(space, 4)
-    state = controller.init(jax.random.key(0))
+    state = started(controller)
     for key in range(3):
         genotypes, info = proposer(controller, 5)(jax.random.key(key), state)
         scores = jnp.ones((5, 2), jnp.float32)
-        state, _ = jax.jit(controller.update)(
+        state, _ = updater(controller)(
             jax.random.key(key), state, genotypes, info, scores, jnp.ones(5, bool)
         )
-    top, is_one = controller.best(state)
-    assert int(is_one.sum()) == 1
-    space.validate(jax.tree.map(lambda x: np.asarray(x[int(jnp.argmax(is_one))]), top))
+    top, is_one = jax.tree.map(np.asarray, chooser(controller)(state))
+    assert is_one.sum() == 1
+    space.validate(jax.tree.map(lambda x: x[is_one.argmax()], top))
 
 
 # ------------------------------------------------------------------------------- bad input

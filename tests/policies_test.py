@@ -12,6 +12,7 @@ import pytest
 from esenas_jax import policies
 from esenas_jax.spaces import OneOf
 from tests.reference import policies as reference
+from tests.support.compiling import jit_as_shipped
 
 SIZES = {"linear": (3, (), 2), "one_hidden": (4, (5,), 2), "two_hidden": (3, (4, 3), 2)}
 
@@ -60,9 +61,33 @@ CASES = [
 ]
 
 over_kinds = pytest.mark.parametrize("kind", KINDS)
-over_sizes = pytest.mark.parametrize("sizes", SIZES)
 over_slip = pytest.mark.parametrize("slip", SLIP)
-over_cases = pytest.mark.parametrize(("kind", "sizes", "slip"), CASES)
+over_networks = pytest.mark.parametrize(
+    ("sizes", "slip"),
+    [
+        pytest.param(*row, marks=[] if row == ("two_hidden", "slip") else pytest.mark.slow)
+        for row in itertools.product(SIZES, SLIP)
+    ],
+)
+
+
+def quick(case):
+    """Whether a case has code that no other quick one has."""
+    kind, sizes, slip = case
+    if (sizes, slip) == ("two_hidden", "slip"):
+        return True
+    kinds = {"one_hidden": WHOLE, "linear": ("dense", "residual_edges")}
+    return slip == "all_tanh" and kind in kinds.get(sizes, ())
+
+
+def over(cases):
+    return pytest.mark.parametrize(
+        ("kind", "sizes", "slip"),
+        [pytest.param(*c, marks=[] if quick(c) else pytest.mark.slow) for c in cases],
+    )
+
+
+over_cases = over(CASES)
 
 
 @functools.cache
@@ -71,22 +96,28 @@ def make(kind, sizes, slip):
 
 
 @functools.cache
-def acts(policy):
+def acts(policy, jit=jax.jit):
     """params [B, P], genotypes [B], observations [T, O] -> actions [B, T, A], compiled."""
 
     def one(params, genotype, observations):
         network = policy.bind(params, genotype)
         return jax.vmap(policy.apply, in_axes=(None, 0))(network, observations)
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+    return jit(jax.vmap(one, in_axes=(0, 0, None)))
 
 
-def draw(policy, seed=0):
+@functools.cache
+def draw(policy):
     """A batch of parameters in [-1, 1], genotypes, and observations in [-1, 1]."""
-    k_params, k_genotype, k_obs = jax.random.split(jax.random.key(seed), 3)
-    params = jax.random.uniform(k_params, (BATCH, policy.num_params), jnp.float32, -1.0, 1.0)
-    observations = jax.random.uniform(k_obs, (5, policy.obs_size), jnp.float32, -1.0, 1.0)
-    return params, policy.space.sample(k_genotype, (BATCH,)), observations
+
+    @jax.jit
+    def drawn(key):
+        k_params, k_genotype, k_obs = jax.random.split(key, 3)
+        params = jax.random.uniform(k_params, (BATCH, policy.num_params), jnp.float32, -1.0, 1.0)
+        observations = jax.random.uniform(k_obs, (5, policy.obs_size), jnp.float32, -1.0, 1.0)
+        return params, policy.space.sample(k_genotype, (BATCH,)), observations
+
+    return drawn(jax.random.key(0))
 
 
 def flat(sizes):
@@ -141,7 +172,8 @@ def masks(kind, sizes):
         total = make("dense", sizes, "all_tanh").max_edges
         return range(total - 4, total)
     policy = make(kind, sizes, "all_tanh")
-    network = policy.bind(jnp.arange(1.0, 1.0 + policy.num_params, dtype=jnp.float32), None)
+    numbers = np.arange(1.0, 1.0 + policy.num_params, dtype=np.float32)
+    network = jax.jit(lambda params: policy.bind(params, None))(numbers)
     weights = np.concatenate([np.ravel(w) for w in policy.matrices(network)])
     assert weights[weights != 0].tolist() == [1.0, 2.0, 3.0, 4.0]  # in the order of the edges
     return np.flatnonzero(weights)
@@ -220,7 +252,13 @@ def test_actions_are_those_of_the_float64_transcription(kind, sizes, slip):
             np.testing.assert_allclose(actions[i, t], act(params[i], obs), rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("kind", ["dense", "edge_pruned", "residual_edges", "partitioned"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("dense", "residual_edges"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("edge_pruned", "partitioned")),
+    ],
+)
 def test_the_slip_changes_a_network_only_through_its_first_hidden_unit(kind):
     params, genotypes, observations = draw(make(kind, "one_hidden", "slip"))
     right, slipped = (
@@ -228,7 +266,9 @@ def test_the_slip_changes_a_network_only_through_its_first_hidden_unit(kind):
         for slip in SLIP
     )
     assert not np.array_equal(right, slipped)
-    linear = [acts(make(kind, "linear", slip))(*draw(make(kind, "linear", slip))) for slip in SLIP]
+    jit = jit_as_shipped if kind == "dense" else jax.jit  # bits of two programs are compared
+    linear = [make(kind, "linear", slip) for slip in SLIP]
+    linear = [acts(policy, jit)(*draw(policy)) for policy in linear]
     np.testing.assert_array_equal(*linear)
 
 
@@ -246,7 +286,7 @@ def test_activations_are_the_ones_given():
 
 
 @pytest.mark.parametrize("poison", [1e6, np.nan, np.inf])
-@pytest.mark.parametrize(("kind", "sizes", "slip"), [c for c in CASES if c[0] in PRUNED])
+@over([c for c in CASES if c[0] in PRUNED])
 def test_weights_of_pruned_edges_cannot_matter(kind, sizes, slip, poison):
     policy = make(kind, sizes, slip)
     act = acts(policy)
@@ -281,8 +321,7 @@ def starts(sizes):
     return np.cumsum([0, *counts[:-1]])
 
 
-@over_slip
-@over_sizes
+@over_networks
 def test_keeping_every_edge_is_the_dense_policy(sizes, slip):
     dense = make("dense", sizes, slip)
     whole = policies.edge_pruned(
@@ -290,13 +329,14 @@ def test_keeping_every_edge_is_the_dense_policy(sizes, slip):
     )
     params, genotypes, observations = draw(whole)
     np.testing.assert_array_equal(
-        acts(whole)(params, genotypes, observations),
-        acts(dense)(params, dense.space.sample(jax.random.key(0), (BATCH,)), observations),
+        acts(whole, jit_as_shipped)(params, genotypes, observations),
+        acts(dense, jit_as_shipped)(
+            params, dense.space.sample(jax.random.key(0), (BATCH,)), observations
+        ),
     )
 
 
-@over_slip
-@over_sizes
+@over_networks
 def test_a_colour_for_every_edge_is_the_dense_policy(sizes, slip):
     dense = make("dense", sizes, slip)
     num_edges = dense.max_edges
@@ -311,8 +351,8 @@ def test_a_colour_for_every_edge_is_the_dense_policy(sizes, slip):
     unshared = np.array(params)
     unshared[:, :num_edges] = np.take_along_axis(unshared[:, :num_edges], colours, axis=1)
     np.testing.assert_array_equal(
-        acts(coloured)(params, jnp.asarray(colours, jnp.int32), observations),
-        acts(dense)(
+        acts(coloured, jit_as_shipped)(params, jnp.asarray(colours, jnp.int32), observations),
+        acts(dense, jit_as_shipped)(
             jnp.asarray(unshared), dense.space.sample(jax.random.key(0), (BATCH,)), observations
         ),
     )
@@ -455,25 +495,34 @@ def test_an_overflow_does_not_reach_units_that_it_has_no_edge_to():
 # ------------------------------------------------------------------------------------ used
 
 
-def moved_by(policy, params, genotype, observations):
-    """bool [P]: does an action change when this one parameter does?"""
-    shifted = params[None] + 0.5 * jnp.eye(policy.num_params, dtype=jnp.float32)
-    several = jax.tree.map(lambda x: jnp.broadcast_to(x, (policy.num_params, *x.shape)), genotype)
-    act = acts(policy)
-    before = act(jnp.broadcast_to(params, shifted.shape), several, observations)
-    return np.any(np.asarray(act(shifted, several, observations) != before), axis=(1, 2))
+def moves(policy):
+    """params, genotype, observations -> bool [P] twice: used, and can move an action; compiled."""
+
+    @jax.jit
+    def compared(params, genotype, observations):
+        def act(params):
+            network = policy.bind(params, genotype)
+            return jax.vmap(policy.apply, in_axes=(None, 0))(network, observations)
+
+        # The parameters as they are come with the others: the same operations, the same rounding.
+        shifts = 0.5 * jnp.eye(policy.num_params + 1, policy.num_params, dtype=jnp.float32)
+        actions = jax.vmap(act)(params[None] + shifts)
+        return policy.used(genotype), jnp.any(actions[:-1] != actions[-1:], axis=(1, 2))
+
+    return compared
 
 
 @over_cases
 def test_an_unused_parameter_cannot_change_an_action(kind, sizes, slip):
     policy = make(kind, sizes, slip)
     params, genotypes, observations = draw(policy)
+    compared = moves(policy)
     for i in range(4):
-        genotype = jax.tree.map(lambda x, i=i: x[i], genotypes)
-        used = np.asarray(policy.used(genotype))
+        genotype = jax.tree.map(lambda x, i=i: np.asarray(x)[i], genotypes)
+        used, moved = map(np.asarray, compared(np.asarray(params)[i], genotype, observations))
         assert used.shape == (policy.num_params,)
         assert used.dtype == bool
-        assert not (moved_by(policy, params[i], genotype, observations) & ~used).any()
+        assert not (moved & ~used).any()
 
 
 # Every chosen edge lies on a path from an input to an output, every colour but one is present.
@@ -495,10 +544,23 @@ LIVE = {
     ("partitioned", "one_hidden"): [0, 2] * 15,
     ("partitioned", "two_hidden"): [2, 0, 0] * 10,
 }
+LIVE_AND_QUICK = (
+    ("dense", "one_hidden", "all_tanh"),
+    ("edge_pruned", "two_hidden", "slip"),
+    ("residual_edges", "one_hidden", "slip"),
+    ("boolean_mask", "linear", "all_tanh"),
+    ("partitioned", "one_hidden", "slip"),
+)
 
 
-@over_slip
-@pytest.mark.parametrize(("kind", "sizes"), LIVE)
+@pytest.mark.parametrize(
+    ("kind", "sizes", "slip"),
+    [
+        pytest.param(*row, slip, marks=[] if (*row, slip) in LIVE_AND_QUICK else pytest.mark.slow)
+        for row in LIVE
+        for slip in SLIP
+    ],
+)
 def test_used_is_exactly_where_a_parameter_can_change_an_action(kind, sizes, slip):
     genotype = jnp.array(LIVE[kind, sizes], jnp.int32)
     policy = make(kind, sizes, slip)
@@ -508,8 +570,7 @@ def test_used_is_exactly_where_a_parameter_can_change_an_action(kind, sizes, sli
         )
     policy.space.validate(genotype)
     params, _, observations = draw(policy)
-    moved = moved_by(policy, params[0], genotype, observations)
-    np.testing.assert_array_equal(policy.used(genotype), moved)
+    np.testing.assert_array_equal(*moves(policy)(params[0], genotype, observations))
 
 
 def test_used_by_hand():

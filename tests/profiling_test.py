@@ -248,32 +248,35 @@ def test_a_trace_that_does_not_tell_is_refused(tmp_path):
 # --- searches -------------------------------------------------------------------------------------
 
 
-def burden(x, times=30):
-    """Return about nothing, after much work on x [3]."""
+def burden(x, times):
+    """Return about nothing, after so much work on x [3]."""
     matrix = jnp.full((160, 160), 0.01, jnp.float32) + jnp.sum(x)
     y = jax.lax.fori_loop(0, times, lambda _, m: jnp.tanh(m @ matrix), matrix)
     return jnp.sum(y) * 1e-9
 
 
-def search(heavy: str = ""):
-    """Pendulum, with one part of the work made much more than all others together."""
+def search(work: dict | None = None):
+    """Pendulum; `work` says how much more some parts of it are to do, a traced number of each."""
+    work = work or {}
     environment = tasks.pendulum()
     policy = policies.edge_pruned(3, (), 1, num_edges=2)
     strategy = strategies.ars(2, 1)
     step, apply, update = environment.step, policy.apply, strategy.update
-    if heavy == "physics":
+    if "physics" in work:
 
         def slow_step(state, action):
             state, seen = step(state, action)
-            return state, seen._replace(obs=seen.obs + burden(seen.obs))
+            return state, seen._replace(obs=seen.obs + burden(seen.obs, work["physics"]))
 
         environment = environment._replace(step=slow_step)
-    if heavy == "policy":
-        policy = policy._replace(apply=lambda net, obs: apply(net, obs) + burden(obs))
-    if heavy == "update":
+    if "policy" in work:
+        policy = policy._replace(
+            apply=lambda net, obs: apply(net, obs) + burden(obs, work["policy"])
+        )
+    if "update" in work:
 
         def slow_update(key, state, fitness, *rest):
-            return update(key, state, fitness + burden(fitness[:3], 1000), *rest)
+            return update(key, state, fitness + burden(fitness[:3], work["update"]), *rest)
 
         strategy = strategy._replace(update=slow_update)
     return es_enas(
@@ -285,35 +288,42 @@ def search(heavy: str = ""):
     )
 
 
+WORK = {"physics": 10, "policy": 10, "update": 1000}
+
+
 @functools.cache
-def compiled(heavy: str):
-    made = search(heavy)
-    state = jax.jit(made.init)(KEY)
+def compiled():
+    """A state, and the program of a generation: one, whatever part is heavy."""
+    state = jax.jit(search().init)(KEY)
     with named_program():
-        step = jax.jit(made.step).lower(KEY, state).compile()
-    jax.block_until_ready(step(KEY, state))
+        step = jax.jit(lambda key, state, work: search(work).step(key, state))
+        step = step.lower(KEY, state, WORK).compile()
     return state, step
 
 
-@pytest.mark.parametrize("heavy", ["physics", "policy", "update"])
+def working(heavy: str) -> dict[str, int]:
+    return {name: amount if name == heavy else 0 for name, amount in WORK.items()}
+
+
+@pytest.mark.parametrize("heavy", WORK)
 def test_the_part_that_does_the_work_is_the_one_named(heavy, tmp_path):
-    state, step = compiled(heavy)
+    state, step = compiled()
     profiler = Profiler(tmp_path)
     for k in range(2):
         with profiler.tracing(f"generation_{k}"):
-            state, _ = jax.block_until_ready(step(KEY, state))
+            state, _ = jax.block_until_ready(step(KEY, state, working(heavy)))
     seconds = profiler.profile(step.as_text()).seconds
     assert seconds[heavy] > 0.7 * sum(seconds.values()), seconds
 
 
 def test_parts_add_up_to_the_wall_time_and_waiting_python_is_the_host(tmp_path):
-    state, step = compiled("physics")
+    state, step = compiled()
     profiler = Profiler(tmp_path)
     walls = []
     for k in range(2):
         with profiler.tracing(f"generation_{k}"):
             started = time.perf_counter()
-            state, _ = jax.block_until_ready(step(KEY, state))
+            state, _ = jax.block_until_ready(step(KEY, state, working("physics")))
             time.sleep(0.1)
             walls.append(time.perf_counter() - started)
     profile = profiler.profile(step.as_text())
@@ -336,8 +346,13 @@ def test_a_trace_that_fails_is_ended_and_not_counted(tmp_path):
 # --- names ----------------------------------------------------------------------------------------
 
 
-def lowered(made):
+def lower(made):
     return jax.jit(made.step).lower(KEY, jax.eval_shape(made.init, KEY))
+
+
+@functools.cache
+def lowered(make):
+    return lower(make())
 
 
 def single_shot():
@@ -348,19 +363,19 @@ def single_shot():
 
 @pytest.mark.parametrize("make", [search, single_shot])
 def test_every_part_of_a_generation_is_named(make):
-    text = lowered(make()).as_text(debug_info=True)
+    text = lowered(make).as_text(debug_info=True)
     assert [part for part in Part if part not in text] == []
 
 
 @pytest.mark.parametrize("make", [search, single_shot])
 def test_names_change_no_operation(make, monkeypatch):
-    named = lowered(make()).as_text()
+    named = lowered(make).as_text()
 
     class Nameless(contextlib.ContextDecorator, contextlib.nullcontext):
         pass
 
     monkeypatch.setattr(jax, "named_scope", Nameless)
-    nameless = lowered(make())
+    nameless = lower(make())
     assert not [part for part in Part if part in nameless.as_text(debug_info=True)]
     assert nameless.as_text() == named
 

@@ -168,6 +168,12 @@ def png(path):
     return *header, zlib.decompress(pixels)
 
 
+def unless_slow(names, quick):
+    """Rows of which `make test` draws the quick ones."""
+    assert set(quick) <= set(names)
+    return [pytest.param(n, marks=[] if n in quick else [pytest.mark.slow]) for n in names]
+
+
 # --- what is counted ------------------------------------------------------------------------------
 
 
@@ -497,7 +503,15 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+# One or two of each kind of picture, and what is hardest to fit in.
+QUICK = {
+    "curve of no row", "curve of many rows", "curve of gaps", "curve of huge values",
+    "network, shared", "network, empty", "front, five points", "front, only failed",
+    "front with a long title", "network with long labels",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", unless_slow(PICTURES, QUICK))
 def test_texts_are_legible_and_overlap_nothing(name):
     figure = PICTURES[name]()
     found = texts(figure)
@@ -517,7 +531,9 @@ def test_texts_are_legible_and_overlap_nothing(name):
         assert legend.get_window_extent().y0 >= figure.axes[0].get_window_extent().y1
 
 
-@pytest.mark.parametrize("name", ["one row", "many rows", "only gaps", "no steps"])
+@pytest.mark.parametrize(
+    "name", unless_slow(["one row", "many rows", "only gaps", "no steps"], {"many rows"})
+)
 def test_a_curve_is_written_as_a_png(tmp_path, name):
     report.learning_curve(CURVES[name], tmp_path / "curve.png", title="A run", best=2_000.0)
     width, height, pixels = png(tmp_path / "curve.png")
@@ -526,7 +542,7 @@ def test_a_curve_is_written_as_a_png(tmp_path, name):
     assert len(set(pixels)) > 10  # colours: not an empty page
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", unless_slow(NETWORKS, {"one edge", "deep", "not finite"}))
 def test_a_network_is_written_as_a_png(tmp_path, name):
     report.draw_network(NETWORKS[name], tmp_path / "network.png", title="A network")
     width, height, pixels = png(tmp_path / "network.png")

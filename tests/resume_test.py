@@ -1,9 +1,11 @@
 """A run that is stopped, killed or damaged, and started again, ends as one that never was."""
 
+import contextlib
 import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,20 +25,33 @@ from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.command_line import RunError, load_config
 from experiments.metrics_log import read_rows
 from experiments.workdir import Workdir, WorkdirError
+from tests.support.compiling import environment_as_shipped
+from tests.support.shared_programs import shared_programs
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "pendulum_config.py"
 
 
-def start(
+def start(folder: Path, config: str, *arguments: str, **options) -> subprocess.Popen:
+    """Start the command as a user does: on one device, with JAX's own flags."""
+    flags = environment_as_shipped()["XLA_FLAGS"].split()
+    ours = [f for f in flags if "xla_force_host_platform_device_count" not in f]
+    return _start(folder, config, *arguments, XLA_FLAGS=" ".join(ours), **options)
+
+
+def start_quickly(folder: Path, config: str, *arguments: str, **options) -> subprocess.Popen:
+    """Start the command with this process's flags: it finds in the cache what was compiled here."""
+    small_ones_too = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return _start(folder, config, *arguments, **small_ones_too, **options)
+
+
+def _start(
     folder: Path,
     config: str,
     *arguments: str,
     largest_file_kb: int | None = None,
     **environment: str,
 ) -> subprocess.Popen:
-    """Start the command as a user does: on one device, with JAX's own flags."""
-    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     command = [
         sys.executable, "-u", "-m", "experiments.train", f"--config={config}",
         f"--workdir={folder}", *arguments,
@@ -47,7 +62,7 @@ def start(
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**inherited, **environment},
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -115,56 +130,126 @@ def kill(
 ) -> bool:
     """Kill a run when it is ready for it; return False if it ended before."""
     while process.poll() is None and not ready(folder, process):
-        time.sleep(0.0005)
+        time.sleep(0.002)
     process.kill()
     process.communicate()
     return process.returncode == -signal.SIGKILL
 
 
+# `tiny` for the command line.
+TINY = (
+    "--config.task.horizon=16", "--config.strategy.num_directions=4",
+    "--config.strategy.num_exact=3", "--config.controller.population_size=8",
+    "--config.population.lanes=8",
+)  # fmt: skip
+
+
+def tiny(generations: int = 6, **changes):
+    config = load_config(f"{CONFIG}:edges,es,es")
+    config.task.horizon = 16
+    config.strategy.update({"num_directions": 4, "num_exact": 3})
+    config.controller.population_size = 8
+    config.population.lanes = 8
+    config.update({"generations": generations, "checkpoint_every": 2, **changes})
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_shared():
+    with shared_programs():
+        yield
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> Path:
+    """A run long enough to be killed several times, in this process."""
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    finish(start(folder, f"{CONFIG}:edges,es,es"))
+    train.train(tiny(75, checkpoint_every=3), Workdir(folder))
     return folder
 
 
 def test_a_run_killed_twice_ends_with_the_bits_of_one_never_killed(unbroken, tmp_path):
     config = f"{CONFIG}:edges,es,es"
     folder = tmp_path / "killed"
-    assert kill(folder, start(folder, config), after_generations(20))
-    assert kill(folder, start(folder, config), after_generations(75))
+    command = (config, *TINY, "--config.generations=75")
+    assert kill(folder, start_quickly(folder, *command), after_generations(10))
+    assert kill(folder, start_quickly(folder, *command), after_generations(35))
     between = len((folder / "metrics.jsonl").read_text().splitlines())
-    output = finish(start(folder, config))
-    assert 75 <= between < 150
+    output = finish(start_quickly(folder, *command))
+    assert 35 <= between < 75
     assert "Going on from the checkpoint of generation " in output
     expected, got = all_bits(unbroken), all_bits(folder)
     assert got == expected
-    assert got["tensorboard"] == list(range(150))
+    assert got["tensorboard"] == list(range(75))
     origin = Workdir(folder).read("provenance.json")
     assert len(origin["earlier"]) == 2
-    assert origin["from_generation"] >= 72
+    assert origin["from_generation"] >= 32
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """Let no file of this process grow beyond so many bytes: the disk is full, then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_stops_the_run_and_leaves_what_was_saved(unbroken, tmp_path):
-    """No file may grow beyond 30 kB: the metrics do, after some 60 generations."""
+    """No file may grow beyond 20 kB: the metrics do, after some 30 generations."""
+    config, workdir = tiny(75, checkpoint_every=3), Workdir(tmp_path / "run")
+    with largest_file(20_000), pytest.raises(WorkdirError) as raised:
+        train.train(config, workdir)
+    wanted = f"cannot write to {workdir.path} (File too large); what was saved is intact: make"
+    assert str(raised.value).startswith(wanted)
+    checkpoints = Checkpoints(workdir.path / "checkpoints", read_only=True)
+    newest = checkpoints.generations()[-1]
+    assert newest > 15
+    assert checkpoints.leaves(newest)["generation"] == newest
+    train.train(config, workdir, "must")
+    assert all_bits(workdir.path) == all_bits(unbroken)
+
+
+def test_a_disk_too_full_for_a_checkpoint_stops_the_run(finished, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def save_on_a_full_disk(*arguments):
+        with largest_file(500):
+            save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_on_a_full_disk)
+        with pytest.raises(CheckpointError) as raised:
+            train.train(tiny(), Workdir(tmp_path))
+    wanted = f"cannot write the checkpoint of generation 2 to {tmp_path}/checkpoints ("
+    assert str(raised.value).startswith(wanted)
+    assert str(raised.value).endswith("mend that, and run the same command again.")
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations() == []
+    train.train(tiny(), Workdir(tmp_path))
+    assert all_bits(tmp_path) == all_bits(finished)
+
+
+@pytest.mark.slow
+def test_the_command_says_that_a_disk_is_full_and_goes_on_when_it_is_not(tmp_path):
+    """As a user has it: what is compiled cannot be kept, either."""
     folder, config = tmp_path / "run", f"{CONFIG}:edges,es,es"
-    output, _ = (process := start(folder, config, largest_file_kb=30)).communicate(timeout=120)
+    output, _ = (process := start(folder, config, largest_file_kb=30)).communicate(timeout=300)
     assert process.returncode == 1, output
     assert "Traceback" not in output
     wanted = f"error: cannot write to {folder} (File too large); what was saved is intact: make"
     assert output.splitlines()[-1].startswith(wanted), output
-    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    newest = checkpoints.generations()[-1]
-    assert newest > 30
-    assert checkpoints.leaves(newest)["generation"] == newest
     finish(start(folder, config))
-    assert all_bits(folder) == all_bits(unbroken)
+    finish(start(tmp_path / "unbroken", config))
+    assert all_bits(folder) == all_bits(tmp_path / "unbroken")
 
 
-def test_a_disk_too_full_for_a_checkpoint_stops_the_run(tmp_path):
+@pytest.mark.slow
+def test_the_command_says_that_a_disk_is_too_full_for_a_checkpoint(tmp_path):
     large = ["--config.policy.hidden=(20000,)", "--config.checkpoint_every=2"]
     process = start(tmp_path, f"{CONFIG}:edges,es,es", *large, largest_file_kb=100)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output
     wanted = f"error: cannot write the checkpoint of generation 2 to {tmp_path}/checkpoints ("
     assert output.splitlines()[-1].startswith(wanted), output
@@ -248,11 +333,14 @@ def test_a_run_killed_in_its_first_compile_ends_with_the_same_bits(tmp_path):
 # --- signals --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+@pytest.mark.usefixtures("finished")  # its program is in the cache
 def test_a_signal_finishes_the_generation_saves_and_says_how_to_go_on(number, tmp_path):
     config = f"{CONFIG}:edges,es,es"
     every = ["--config.generations=100000", "--config.checkpoint_every=1000000"]
-    process = start(tmp_path, config, *every)
+    process = start_quickly(tmp_path, config, *TINY, *every)
     while not after_generations(3)(tmp_path, process):
         assert process.poll() is None
         time.sleep(0.01)
@@ -283,16 +371,13 @@ def interrupted(process: subprocess.Popen, when: str, number: int) -> tuple[str,
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
     """Generations of many seconds, so that the first one cannot have been finished."""
-    process = start(
-        tmp_path,
-        f"{CONFIG}:edges,es,none",
-        "--config.task.horizon=1000000",
-        "--config.population.refill_every=1000",
+    process = start_quickly(
+        tmp_path, f"{CONFIG}:regression", "--config.strategy.num_directions=2000000"
     )
     assert process.stdout is not None
     while "Compiled" not in process.stdout.readline():
         assert process.poll() is None
-    time.sleep(1.0)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     while "Stopping after this generation" not in process.stdout.readline():
         assert process.poll() is None
@@ -303,6 +388,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     assert read_rows(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_compiling_stops_at_once_and_says_how_to_go_on(tmp_path):
     process = start(
         tmp_path / "run", f"{CONFIG}:edges,es,none", JAX_COMPILATION_CACHE_DIR=str(tmp_path)
@@ -314,6 +400,7 @@ def test_an_interrupt_while_compiling_stops_at_once_and_says_how_to_go_on(tmp_pa
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_generation_stops_before_the_answer(tmp_path):
     process = start(tmp_path, f"{CONFIG}:edges,es,none", *LONG, "--config.generations=1")
     output, _ = interrupted(process, "Compiled in", signal.SIGTERM)
@@ -322,6 +409,7 @@ def test_a_signal_in_the_last_generation_stops_before_the_answer(tmp_path):
     assert "Choosing" not in output
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_has_gone_goes_on_and_hears_signals(tmp_path):
     process = start(tmp_path, f"{CONFIG}:edges,es,es", "--config.generations=100000")
     assert process.stdout is not None
@@ -337,16 +425,6 @@ def test_a_run_whose_reader_has_gone_goes_on_and_hears_signals(tmp_path):
 
 
 # --- in one process -------------------------------------------------------------------------------
-
-
-def tiny(generations: int = 6, **changes):
-    config = load_config(f"{CONFIG}:edges,es,es")
-    config.task.horizon = 16
-    config.strategy.update({"num_directions": 4, "num_exact": 3})
-    config.controller.population_size = 8
-    config.population.lanes = 8
-    config.update({"generations": generations, "checkpoint_every": 2, **changes})
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +474,13 @@ def test_how_often_it_is_saved_changes_nothing_and_may_change(finished, unfinish
     assert got == {k: v for k, v in expected.items() if k != "checkpoints"}
 
 
+def test_devices_may_not_change_without_virtual_shards(unfinished):
+    advice = r"another config \(devices was 1, is 2\): go on with --config\.devices=1; a run with"
+    with pytest.raises(WorkdirError, match=advice):
+        resumed(unfinished, devices=2)
+
+
+@pytest.mark.slow
 def test_devices_may_change_with_virtual_shards_and_not_without(unfinished, tmp_path, capsys):
     advice = r"another config \(devices was 1, is 2\): go on with --config\.devices=1; a run with"
     with pytest.raises(WorkdirError, match=advice):
@@ -511,6 +596,21 @@ def test_resume_never_refuses_a_run_and_must_wants_a_checkpoint(unfinished, tmp_
     assert not (tmp_path / "nothing").exists()
 
 
+def test_a_folder_that_is_written_to_is_refused(unfinished):
+    before = all_files(unfinished)
+    with (
+        Workdir(unfinished).claim(),
+        pytest.raises(WorkdirError, match=r"^another process is training in .*: wait for it"),
+    ):
+        resumed(unfinished)
+    assert all_files(unfinished) == before
+
+
+def all_files(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
 def test_two_processes_cannot_write_to_one_folder(unfinished):
     with Workdir(unfinished).claim():
         output, _ = start(unfinished, f"{CONFIG}:edges,es,es").communicate(timeout=60)
@@ -544,6 +644,14 @@ def test_totals_past_two_to_the_31_steps_stay_exact(unfinished):
     np.testing.assert_allclose(std, before, rtol=1e-3)
 
 
+def without_episodes():
+    """A run that compiles in a second or two."""
+    config = tiny()
+    config.task = section("task", "regression", batch_size=8)
+    config.policy = section("policy", "edge_pruned", hidden=(3,), num_edges=6)
+    return config
+
+
 def whole_and_resumed(config, tmp_path: Path) -> tuple[Path, Path]:
     """The folders of a run, and of one that was stopped after generation 4 and resumed."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
@@ -561,7 +669,7 @@ def whole_and_resumed(config, tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("name", "arguments", "objective"),
     [
-        ("ppo", {"parameterisation": "autoregressive"}, "shifted_return"),
+        ("reinforce", {}, "shifted_return"),
         *(
             pytest.param(*row, marks=pytest.mark.slow)
             for row in (
@@ -569,7 +677,7 @@ def whole_and_resumed(config, tmp_path: Path) -> tuple[Path, Path]:
                 ("random", {}, "shifted_return"),
                 ("hill_climbing", {}, "shifted_return"),
                 ("nsga2", {"population_size": 8}, "pareto"),
-                ("reinforce", {}, "shifted_return"),
+                ("ppo", {"parameterisation": "autoregressive"}, "shifted_return"),
                 ("ppo", {}, "shifted_return"),
                 ("cross_entropy", {}, "shifted_return"),
             )
@@ -580,7 +688,7 @@ def test_a_run_of_every_controller_goes_on_with_the_bits_of_an_unbroken_one(
     name, arguments, objective, tmp_path, capsys
 ):
     """Regularized evolution's are those of all other tests here."""
-    config = tiny()
+    config = without_episodes()
     config.controller = section("controller", name, **arguments)
     config.objective = section("objective", objective)
     config.search.baseline_rate = 0.3
@@ -614,7 +722,7 @@ LEARNERS = {
 def test_a_run_of_learners_goes_on_with_the_bits_of_an_unbroken_one(name, tmp_path, capsys):
     """What rules remember, and what slow workers saw, are in the checkpoint."""
     kind, arguments, rules = LEARNERS[name]
-    config = tiny()
+    config = without_episodes()
     config.learners = section("learners", kind, **arguments)
     for place, rule in zip(("rule", "second_rule"), rules, strict=False):
         config[place] = RULES[rule]
@@ -644,7 +752,7 @@ def test_a_run_of_pygloves_goes_on_with_the_architectures_of_an_unbroken_one(
     algorithm, propose_every, tmp_path, capsys
 ):
     """All of them are in its last checkpoint, with their scores."""
-    config = tiny()
+    config = without_episodes()
     config.controller = section("controller", "pyglove", algorithm=algorithm)
     config.search.propose_every = propose_every
     whole, folder = whole_and_resumed(config, tmp_path)
@@ -660,7 +768,8 @@ def test_a_run_of_pygloves_goes_on_with_the_architectures_of_an_unbroken_one(
 
 
 def test_a_history_that_is_not_the_algorithms_stops_the_run_with_a_sentence(tmp_path):
-    config = tiny(generations=4)
+    config = without_episodes()
+    config.generations = 4
     config.controller = section("controller", "pyglove")
     train.train(config, Workdir(tmp_path))
     (tmp_path / "result.json").unlink()
@@ -668,7 +777,7 @@ def test_a_history_that_is_not_the_algorithms_stops_the_run_with_a_sentence(tmp_
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     found = checkpoints.latest(jax.eval_shape(build(config).init, jax.random.key(0)))
     assert found is not None
-    found.history["genotypes"][0, 0] = np.arange(12)
+    found.history["genotypes"][0, 0] = np.arange(6)
     shutil.rmtree(tmp_path / "checkpoints")
     Checkpoints(tmp_path / "checkpoints").save(found.state, found.totals, found.history)
     with pytest.raises(RunError, match=r"in round 0 of its replay the algorithm does not propose"):

@@ -26,6 +26,7 @@ SCHEDULES = {  # episodes, lanes, refill_every
     "many lanes, several ending together": (40, 17, 4),
     "one episode": (1, 5, 3),
 }
+SLOW = pytest.mark.slow
 CONVENTIONS = {"es": tasks.es_normalizer(), "ars": tasks.ars_normalizer()}
 
 
@@ -166,25 +167,42 @@ over_conventions = pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize(
     ("schedule", "convention"),
     [
-        *((schedule, "es") for schedule in SCHEDULES),
+        ("one lane, refilled late", "es"),
+        ("lanes that divide nothing", "es"),
         ("lanes that divide nothing", "ars"),
-        ("one lane, refilled late", "ars"),
+        ("more lanes than episodes", "es"),
+        ("many lanes, several ending together", "es"),
+        *(
+            pytest.param(schedule, convention, marks=SLOW)
+            for schedule, convention in (
+                ("one lane", "es"),
+                ("refilled after any episode", "es"),
+                ("a lane each", "es"),
+                ("one episode", "es"),
+                ("one lane, refilled late", "ars"),
+            )
+        ),
     ],
 )
 def test_totals_and_observations_are_those_of_a_python_loop(schedule, convention):
     check(schedule, convention)
 
 
-@pytest.mark.parametrize("to_run", [0, 1, 2, 5, 13])
-def test_episodes_that_are_only_padding_are_not_run_and_sum_up_to_nothing(to_run):
+@functools.cache
+def padded():
+    """Return the compiled rollout of the first so many of 13 episodes."""
     task = tasks.episodes(COUNTING, horizon=LONGEST + 3, normalizer=CONVENTIONS["es"])
-    run = jax.jit(
+    return jax.jit(
         lambda count: rollout(
             task, start, lens, apply,
             num_episodes=13, to_run=count, lanes=3, refill_every=2,
         )
     )  # fmt: skip
-    totals, sums = run(jnp.int32(to_run))
+
+
+@pytest.mark.parametrize("to_run", [0, 1, 2, 5, 13])
+def test_episodes_that_are_only_padding_are_not_run_and_sum_up_to_nothing(to_run):
+    totals, sums = padded()(jnp.int32(to_run))
     task = {"horizon": LONGEST + 3, "action_repeat": 1, "convention": "es"}
     expected = [by_hand(*drawn(e), float(e), **task) for e in range(to_run)]
     for name in ("reward", "bonus", "steps"):
@@ -212,7 +230,7 @@ def test_one_step_is_an_episode(convention):
 
 
 @over_conventions
-@pytest.mark.parametrize("horizon", [6, 12])
+@pytest.mark.parametrize("horizon", [6, pytest.param(12, marks=SLOW)])
 def test_an_action_is_held_and_an_episode_may_end_while_it_is(convention, horizon):
     steps = check("lanes that divide nothing", convention, horizon=horizon, action_repeat=3)
     assert {s % 3 for s in steps} == {0, 1, 2}
@@ -297,7 +315,7 @@ def evaluate(population, task, ids, run_key=RUN_KEY, shift=0.0):
     return population.evaluate(task, (run_key, shift), bound, seen_through, apply, ids)
 
 
-@pytest.mark.parametrize("lanes", [1, 5, 40])
+@pytest.mark.parametrize("lanes", [5, *(pytest.param(n, marks=SLOW) for n in (1, 40))])
 def test_runs_that_share_lanes_score_as_each_alone(lanes):
     task = tasks.episodes(COUNTING, horizon=LONGEST, episodes=2, normalizer=tasks.es_normalizer())
     population, ids = Population(lanes=lanes, refill_every=2), jnp.array([4, 0, 7], jnp.int32)
@@ -374,6 +392,7 @@ def pendulum_returns(lanes, refill_every):
     return np.asarray(returns())
 
 
+@SLOW
 def test_lanes_change_pendulum_returns_only_by_rounding():
     first = pendulum_returns(64, 50)
     assert (first < -10).all()
@@ -382,7 +401,7 @@ def test_lanes_change_pendulum_returns_only_by_rounding():
         np.testing.assert_allclose(pendulum_returns(*schedule), first, rtol=1e-5)
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 64])
+@pytest.mark.parametrize("lanes", [3, *(pytest.param(n, marks=SLOW) for n in (1, 64))])
 def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
     task = tasks.polynomial_regression(jax.random.key(0), degree=2, batch_size=8)
     policy = policies.dense(3, (), 1, output_activation=policies.identity)

@@ -33,7 +33,8 @@ def search():
 def moved(number=M):
     """Learners with other weights each, that were scored 0, 1, ... and then moved a little."""
     keys = jax.random.split(KEY, number)
-    states = [search().init(key) for key in keys]
+    init = jax.jit(search().init)
+    states = [init(key) for key in keys]
     shared = states[0].strategy.noise
     stacked = jax.tree.map(
         lambda *x: jnp.stack(x),
@@ -55,6 +56,15 @@ def _marked(x):
 
 def scored(*scores):
     return moved(len(scores))._replace(scores=jnp.array(scores, jnp.float32))
+
+
+@functools.cache
+def applying(rule):
+    return jax.jit(rule.apply)
+
+
+def begun(rule, state, number):
+    return jax.jit(rule.init, static_argnums=1)(state, number)
 
 
 def slots(state):
@@ -93,7 +103,7 @@ def test_survivors_are_cloned_equally_often():
 def test_the_bred_have_weights_of_both_parents_and_the_rest_of_the_better(newcomers):
     rule = rules.culling(0.5, newcomers)
     state = scored(0.0, 1.0, 9.0, 7.0)  # slots 2 and 3 survive, 2 is better
-    _, new, _ = rule.apply(KEY, (), state)
+    _, new, _ = applying(rule)(KEY, (), state)
     assert slots(new.after) == [2, 2, 2, 3]
     better, worse = np.asarray(params_of(state.after))[[2, 3]]
     for child in np.asarray(params_of(new.after))[:2]:
@@ -160,7 +170,7 @@ def test_nothing_worse_is_kept_at_zero_and_no_nan_ever():
 def test_a_learner_goes_back_to_the_weights_it_kept_and_its_controller_stays():
     rule = rules.annealing(temperature=1e-6)
     first = scored(1.0, 1.0, 1.0)
-    memory, new, _ = rule.apply(KEY, rule.init(first.before, 3), first)
+    memory, new, _ = applying(rule)(KEY, begun(rule, first.before, 3), first)
     np.testing.assert_array_equal(params_of(new.after), params_of(first.after))  # nothing to go to
     before = with_params(first.after, params_of(first.after) + 1.0)
     second = rules.Moved(
@@ -170,7 +180,7 @@ def test_a_learner_goes_back_to_the_weights_it_kept_and_its_controller_stays():
         ),
         jnp.array([2.0, 0.5, -jnp.inf]),
     )
-    memory, new, metrics = rule.apply(jax.random.key(3), memory, second)
+    memory, new, metrics = applying(rule)(jax.random.key(3), memory, second)
     expected = np.where(
         [[True], [False], [False]], params_of(second.after), params_of(first.before)
     )
@@ -185,8 +195,8 @@ def test_a_learner_goes_back_to_the_weights_it_kept_and_its_controller_stays():
 def test_scores_that_are_nothing_but_noise_do_not_freeze_a_learner():
     """Whoever stands where it was taken back to is measured again, and stands on that score."""
     rule, state = rules.annealing(temperature=0.1), moved(2)
-    apply = jax.jit(rule.apply)
-    memory, before, kept = rule.init(state.before, 2), state.before, []
+    apply = applying(rule)
+    memory, before, kept = begun(rule, state.before, 2), state.before, []
     rng = np.random.default_rng(0)
     for t in range(400):
         after = with_params(before, params_of(before) + 0.01)
@@ -207,10 +217,10 @@ def test_every_learner_has_its_temperature_and_it_cools():
     state = state._replace(
         before=tile(_without_table(state.before)), after=tile(_without_table(state.after))
     )._replace(scores=jnp.ones(n))
-    memory, _, _ = rule.apply(KEY, rule.init(state.before, n), state)
+    memory, _, _ = applying(rule)(KEY, begun(rule, state.before, n), state)
     elsewhere = with_params(state.before, params_of(state.before) + 1.0)
     worse = state._replace(before=elsewhere, scores=jnp.zeros(n))
-    _, new, _ = rule.apply(jax.random.key(1), memory, worse)
+    _, new, _ = applying(rule)(jax.random.key(1), memory, worse)
     kept = np.asarray(new.scores).reshape(-1, 2) == 0.0
     for j, temperature in enumerate((0.25, 1.0)):
         p = math.exp(-1.0 / temperature)
@@ -229,9 +239,9 @@ def test_a_swarm_without_a_step_is_the_textbooks():
     w, c_own, c_best, rounds = 0.7, 1.4, 1.6, 12
     rule = rules.swarm(w, c_own, c_best, step=0.0)
     state = moved(5)
-    memory, x = rule.init(state.before, 5), np.asarray(params_of(state.before), np.float64)
+    memory, x = begun(rule, state.before, 5), np.asarray(params_of(state.before), np.float64)
     v, own, own_score = np.zeros_like(x), x.copy(), np.full(5, -np.inf)
-    apply = jax.jit(rule.apply)
+    apply = applying(rule)
     for t in range(rounds):
         key = jax.random.key(t)
         score = -(x**2).sum(axis=1)
@@ -253,7 +263,7 @@ def test_a_swarm_without_a_step_is_the_textbooks():
 
 def test_a_swarm_without_pulls_is_the_learners_own_steps():
     rule, state = rules.swarm(0.0, 0.0, 0.0, step=1.0), moved()
-    _, new, _ = rule.apply(KEY, rule.init(state.before, M), state)
+    _, new, _ = applying(rule)(KEY, begun(rule, state.before, M), state)
     np.testing.assert_allclose(params_of(new.after), params_of(state.after), rtol=1e-6, atol=1e-7)
 
 
@@ -264,7 +274,7 @@ def test_who_overflows_stands_still():
         before=with_params(state.before, params_of(state.before).at[1].set(-3e38)),
         after=with_params(state.after, far),
     )
-    memory, new, _ = rule.apply(KEY, rule.init(state.before, 3), state)
+    memory, new, _ = applying(rule)(KEY, begun(rule, state.before, 3), state)
     np.testing.assert_array_equal(params_of(new.after)[1], params_of(state.before)[1])
     assert np.isfinite(params_of(new.after)).all()
     assert np.isfinite(memory.velocity).all()
@@ -273,10 +283,10 @@ def test_who_overflows_stands_still():
 def test_nobody_is_drawn_to_where_nothing_was_scored():
     rule, state = rules.swarm(inertia=0.0, step=0.0), moved(3)
     state = state._replace(scores=jnp.full(3, -jnp.inf))
-    _, new, _ = rule.apply(KEY, rule.init(state.before, 3), state)
+    _, new, _ = applying(rule)(KEY, begun(rule, state.before, 3), state)
     np.testing.assert_array_equal(params_of(new.after), params_of(state.before))
     near = with_params(state.after, jnp.zeros_like(params_of(state.after)))
-    _, new, _ = rules.apart(1.0).apply(KEY, (), state._replace(after=near))
+    _, new, _ = applying(rules.apart(1.0))(KEY, (), state._replace(after=near))
     np.testing.assert_array_equal(params_of(new.after), params_of(near))
 
 
@@ -289,7 +299,7 @@ def visit(rule, memory, state, places, scores=0.0):
     for place in places:
         here = with_params(state.before, jnp.broadcast_to(place, params_of(state.before).shape))
         score = jnp.full(number, scores, jnp.float32)
-        memory, _, _ = rule.apply(KEY, memory, rules.Moved(here, here, score))
+        memory, _, _ = applying(rule)(KEY, memory, rules.Moved(here, here, score))
     return memory
 
 
@@ -300,13 +310,13 @@ def test_moves_leave_a_basin_that_the_ring_covers():
     rule = rules.tabu(radius, ring_size=9)
     line = np.zeros((9, size), np.float32)
     line[:, 0] = np.linspace(-2, 2, 9)
-    memory = visit(rule, rule.init(state.before, M), state, jnp.asarray(line), scores=5.0)
+    memory = visit(rule, begun(rule, state.before, M), state, jnp.asarray(line), scores=5.0)
     ends = np.zeros((M, size), np.float32)
     ends[:, 0] = np.linspace(-1.9, 1.9, M)
     ends[:, 1] = 0.01
     ends[-1] = line[3]  # exactly on a place
     inside = state._replace(after=with_params(state.after, jnp.asarray(ends)), scores=jnp.zeros(M))
-    _, new, metrics = jax.jit(rule.apply)(jax.random.key(1), memory, inside)
+    _, new, metrics = applying(rule)(jax.random.key(1), memory, inside)
     distance = np.linalg.norm(np.asarray(params_of(new.after))[:, None] - line[None], axis=2)
     assert (distance >= radius * (1 - 1e-5)).all()
     assert metrics["tabu"] == 1.0
@@ -316,10 +326,10 @@ def test_a_free_move_and_one_that_aspires_are_left_alone():
     radius, state = 0.5, moved(3)
     size = params_of(state.before).shape[1]
     rule = rules.tabu(radius, ring_size=4)
-    memory = visit(rule, rule.init(state.before, 3), state, jnp.zeros((1, size)), scores=1.0)
+    memory = visit(rule, begun(rule, state.before, 3), state, jnp.zeros((1, size)), scores=1.0)
     ends = jnp.zeros((3, size)).at[:, 0].set(jnp.array([2.0, 0.1, 0.1]))
     now = state._replace(after=with_params(state.after, ends), scores=jnp.array([0.0, 0.0, 2.0]))
-    _, new, metrics = rule.apply(KEY, memory, now)
+    _, new, metrics = applying(rule)(KEY, memory, now)
     np.testing.assert_array_equal(params_of(new.after)[np.array([0, 2])], ends[np.array([0, 2])])
     assert np.linalg.norm(params_of(new.after)[1]) >= radius
     np.testing.assert_allclose(metrics["tabu"], 1 / 3, rtol=1e-6)
@@ -330,10 +340,10 @@ def test_the_ring_forgets_the_oldest_place():
     size = params_of(state.before).shape[1]
     rule = rules.tabu(0.5, ring_size=2)
     places = jnp.zeros((3, size)).at[:, 0].set(jnp.array([0.0, 5.0, 10.0]))
-    memory = visit(rule, rule.init(state.before, 2), state, places)
+    memory = visit(rule, begun(rule, state.before, 2), state, places)
     ends = jnp.zeros((2, size)).at[:, 0].set(jnp.array([0.1, 5.1]))
     now = state._replace(after=with_params(state.after, ends), scores=jnp.full(2, -1.0))
-    _, new, _ = rule.apply(KEY, memory, now)
+    _, new, _ = applying(rule)(KEY, memory, now)
     pushed = (np.asarray(params_of(new.after)) != np.asarray(ends)).any(axis=1)
     assert pushed.tolist() == [False, True]
 
@@ -343,11 +353,11 @@ def test_distance_can_be_of_what_networks_do():
     state = moved(2)
     size = params_of(state.before).shape[1]
     rule = rules.tabu(0.5, ring_size=3, behaviour=lambda params: params[:2])
-    memory = visit(rule, rule.init(state.before, 2), state, jnp.zeros((1, size)))
+    memory = visit(rule, begun(rule, state.before, 2), state, jnp.zeros((1, size)))
     assert memory.behaviour.shape == (2, 3, 2)
     ends = jnp.zeros((2, size)).at[0, 2].set(9.0).at[1, 0].set(9.0).at[:, 1].set(0.1)
     now = state._replace(after=with_params(state.after, ends), scores=jnp.full(2, -1.0))
-    _, new, _ = rule.apply(KEY, memory, now)
+    _, new, _ = applying(rule)(KEY, memory, now)
     pushed = (np.asarray(params_of(new.after)) != np.asarray(ends)).any(axis=1)
     assert pushed.tolist() == [True, False]
 
@@ -360,7 +370,7 @@ def test_learners_stay_apart_from_the_best():
     y[3] = y[1] + 100.0
     state = state._replace(after=with_params(state.after, jnp.asarray(y)))
     rule = rules.apart(0.5)
-    _, new, metrics = rule.apply(KEY, (), state)
+    _, new, metrics = applying(rule)(KEY, (), state)
     made = np.asarray(params_of(new.after))
     distance = np.linalg.norm(made - y[1], axis=1)
     np.testing.assert_allclose(distance[[0, 1, 2]], [0.5, 0.0, 0.5], rtol=1e-4)
@@ -372,11 +382,11 @@ def test_rules_follow_each_other_and_believe_the_ones_before():
     """Culling after annealing goes by the scores of the weights that learners are back at."""
     rule = rules.compose(rules.annealing(1e-6), rules.culling())
     first = scored(5.0, 1.0)
-    memory, _, _ = rule.apply(KEY, rule.init(first.before, 2), first)
+    memory, _, _ = applying(rule)(KEY, begun(rule, first.before, 2), first)
     elsewhere = with_params(first.before, params_of(first.before) + 1.0)
     # Slot 0 fell below slot 1, and goes back.
     second = first._replace(before=elsewhere, scores=jnp.array([0.0, 2.0]))
-    _, new, metrics = rule.apply(KEY, memory, second)
+    _, new, metrics = applying(rule)(KEY, memory, second)
     assert slots(new.after) == [0, 0]
     np.testing.assert_array_equal(new.scores, [5.0, 5.0])
     assert set(metrics) == {"kept"}

@@ -11,6 +11,7 @@ import pytest
 from esenas_jax import Population, controllers, es_enas, policies, strategies, tasks
 from esenas_jax.runs import runs, variable
 from esenas_jax.types import Shared
+from tests.support.compiling import jit_as_shipped
 
 KEYS = jax.vmap(jax.random.key)(jnp.arange(4, dtype=jnp.uint32))
 STDS = np.array([0.02, 0.05, 0.1, 0.2], np.float32)
@@ -59,7 +60,9 @@ def pendulum(lanes=None):
 @functools.cache
 def compiled(make, number=None, devices=1):
     made = runs(make(), number, devices=devices, capacity=CAPACITY)
-    return jax.jit(made.init), jax.jit(made.advance, donate_argnums=1)
+    # A swinging pendulum amplifies how two programs round, and quick ones round more differently.
+    jit = jit_as_shipped if make is pendulum else jax.jit
+    return jit(made.init), jit(made.advance, donate_argnums=1)
 
 
 def carry_out(make, keys, values, generations, number=None, devices=1):
@@ -76,7 +79,7 @@ def close(a, b, rtol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol), a, b)
 
 
-@pytest.mark.parametrize("make", [regression, pendulum])
+@pytest.mark.parametrize("make", [regression, pytest.param(pendulum, marks=pytest.mark.slow)])
 def test_three_seeds_in_one_program_are_each_alone(make):
     values = {"strategy.noise_std": STDS[:3]}
     state, metrics = carry_out(make, KEYS[:3], values, 4, number=3)
@@ -96,6 +99,7 @@ def of_lanes(lanes):
     return carry_out(functools.partial(pendulum, lanes), KEYS[0], {}, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [3, 19])
 def test_lanes_change_a_whole_run_only_by_rounding(lanes):
     state, metrics = of_lanes(lanes)
@@ -143,6 +147,7 @@ def test_devices_that_share_out_runs_change_them_only_by_rounding():
     assert len(set(got[1].exact_mean[2].tolist())) == 4
 
 
+@pytest.mark.slow
 def test_devices_that_share_out_each_generation_of_many_runs_change_them_only_by_rounding():
     values = {"strategy.noise_std": STDS}
     expected = carry_out(simple, KEYS, values, 3, number=4)
@@ -237,7 +242,9 @@ def test_bad_input_is_refused_in_one_sentence(arguments, message):
         runs(simple(), **arguments)
 
 
-@pytest.mark.parametrize("noise", [None, strategies.shared_table(2**10)])
+@pytest.mark.parametrize(
+    "noise", [None, pytest.param(strategies.shared_table(2**10), marks=pytest.mark.slow)]
+)
 def test_runs_that_take_turns_are_those_that_go_together(noise):
     values = {"strategy.noise_std": STDS}
     turns, together = (

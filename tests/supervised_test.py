@@ -92,11 +92,11 @@ def test_the_score_and_the_exams_are_those_of_numpy():
         logits = part.inputs.reshape(part.size, -1).astype(np.float64) @ weights
         return cross_entropy(logits, part.labels), logits.argmax(axis=1) == part.labels
 
-    seen = task.evaluate(KEY, network, apply)
+    seen = jax.jit(lambda network: task.evaluate(KEY, network, apply))(network)
     np.testing.assert_allclose(-seen.episode_return, expected(splits().train)[0].mean(), rtol=1e-5)
     for exam, part in ((task.select, splits().validation), (task.report, splits().test)):
         loss, right = expected(part)
-        told = exam.evaluate(network, apply)
+        told = jax.jit(lambda network, exam=exam: exam.evaluate(network, apply))(network)
         assert exam.size == part.size
         np.testing.assert_allclose(told.statistics[f"{exam.name}_loss"], loss, rtol=2e-5, atol=1e-5)
         np.testing.assert_array_equal(told.statistics[f"{exam.name}_accuracy"], right)
@@ -139,19 +139,20 @@ def test_a_teacher_is_what_a_candidate_is_compared_with():
     def answer(logits, obs):
         return obs @ logits
 
+    @jax.jit
     def score(logits):
-        return task.evaluate(KEY, jnp.asarray(logits, jnp.float32), answer).episode_return
+        return task.evaluate(KEY, logits, answer).episode_return
 
-    other = rng.normal(size=(n, classes))
+    other, teacher = (np.float32(x) for x in (rng.normal(size=(n, classes)), teacher))
     p, q = likely(teacher), likely(other)
     expected = -(heat**2) * (p * np.log(p / q)).sum(axis=1).mean()
     np.testing.assert_allclose(score(other), expected, rtol=1e-5)
     assert score(teacher) == pytest.approx(0.0, abs=1e-5)
     # The gradient is as long as at any other temperature, about: T (q - p) an example, not q - p.
-    slope = jax.grad(score)(jnp.asarray(other, jnp.float32))
+    slope = jax.jit(jax.grad(score))(other)
     np.testing.assert_allclose(slope, heat * (p - q) / n, rtol=1e-4, atol=1e-6)
     # An exam asks for labels.
-    seen = task.report.evaluate(jnp.asarray(other, jnp.float32), answer)
+    seen = jax.jit(lambda logits: task.report.evaluate(logits, answer))(other)
     right = other.argmax(axis=1) == examples.labels
     np.testing.assert_array_equal(seen.statistics["test_accuracy"], right)
 
@@ -177,40 +178,46 @@ def test_the_small_convolutional_network_has_about_six_thousand_parameters():
 
 def test_windows_and_a_dense_layer_are_a_convolution():
     policy = NETWORKS["convolutional"](strides=(1, 2, 2))
-    params = policy.init(KEY)
-    network = policy.bind(params, policy.space.sample(KEY))
-    image = jax.random.uniform(KEY, (8, 8, 1))
-    x = image
-    for name, stride in (("layers_1", 1), ("layers_4", 2), ("layers_7", 2)):
-        layer = network[name]
-        kernel = layer["kernel"].reshape(3, 3, x.shape[-1], -1)
-        x = jax.lax.conv_general_dilated(
-            x[None],
-            kernel,
-            (stride, stride),
-            ((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0]
-        x = jax.nn.relu(x + layer["bias"].reshape(1, 1, -1))
-    last = network["layers_10"]
-    expected = x.mean(axis=(0, 1)) @ last["kernel"] + last["bias"]
-    np.testing.assert_allclose(policy.apply(network, image.ravel()), expected, rtol=1e-4, atol=1e-5)
+    network = jax.jit(lambda key: policy.bind(policy.init(key), policy.space.sample(key)))(KEY)
+    image = np.random.default_rng(0).random((8, 8, 1), np.float32)
+
+    @jax.jit
+    def expected(network, x):
+        for name, stride in (("layers_1", 1), ("layers_4", 2), ("layers_7", 2)):
+            layer = network[name]
+            kernel = layer["kernel"].reshape(3, 3, x.shape[-1], -1)
+            x = jax.lax.conv_general_dilated(
+                x[None],
+                kernel,
+                (stride, stride),
+                ((1, 1), (1, 1)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )[0]
+            x = jax.nn.relu(x + layer["bias"].reshape(1, 1, -1))
+        last = network["layers_10"]
+        return x.mean(axis=(0, 1)) @ last["kernel"] + last["bias"]
+
+    got = jax.jit(policy.apply)(network, image.ravel())
+    np.testing.assert_allclose(got, expected(network, image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_computes_the_same_to_its_rounding_and_parameters_stay_float32(name):
     exact, rough = NETWORKS[name](), NETWORKS[name](compute_dtype="bfloat16")
-    params, genotype = exact.init(KEY), exact.space.sample(KEY)
-    assert np.array_equal(params, rough.init(KEY))
-    assert (
-        rough.bind(params, genotype)["layers_0" if name == "dense" else "layers_1"]["kernel"].dtype
-        == jnp.float32
-    )
-    x = jnp.asarray(splits().test.inputs[:64].reshape(64, -1))
-    expected, got = (
-        np.asarray(jax.vmap(one.apply, (None, 0))(one.bind(params, genotype), x))
-        for one in (exact, rough)
-    )
+    params = jax.jit(exact.init)(KEY)
+    assert np.array_equal(params, jax.jit(rough.init)(KEY))
+    layer = "layers_0" if name == "dense" else "layers_1"
+    bound = jax.eval_shape(rough.bind, params, rough.space.sample(KEY))
+    assert bound[layer]["kernel"].dtype == jnp.float32
+
+    def outputs(policy):
+        def of(params, x):
+            network = policy.bind(params, policy.space.sample(KEY))
+            return jax.vmap(policy.apply, (None, 0))(network, x)
+
+        return np.asarray(jax.jit(of)(params, splits().test.inputs[:64].reshape(64, -1)))
+
+    expected, got = outputs(exact), outputs(rough)
     assert got.dtype == np.float32
     # Each of four layers at most rounds its inputs, kernels and outputs, to 2^-9 each.
     assert not np.array_equal(got, expected)
@@ -232,11 +239,13 @@ def search_on_digits(policy, controller, **more):
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        ("whole", {}),
-        ("edges", {"search": "edges", "num_edges": 300}),
+        pytest.param("whole", {}, marks=pytest.mark.slow),
+        pytest.param("edges", {"search": "edges", "num_edges": 300}, marks=pytest.mark.slow),
         ("mask", {"search": "mask"}),
-        ("partition", {"search": "partition", "num_partitions": 9}),
-        ("bfloat16", {"compute_dtype": "bfloat16"}),
+        pytest.param(
+            "partition", {"search": "partition", "num_partitions": 9}, marks=pytest.mark.slow
+        ),
+        pytest.param("bfloat16", {"compute_dtype": "bfloat16"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_generation_of_the_convolutional_network_moves_it(kind, arguments):
@@ -257,14 +266,24 @@ def test_a_generation_of_the_convolutional_network_moves_it(kind, arguments):
 def test_validation_chooses_and_the_test_split_reports():
     policy = NETWORKS["dense"](search="mask")
     search = search_on_digits(policy, lambda space: controllers.random(space, num_best=3))
-    state, _ = jax.jit(search.run, static_argnums=2)(KEY, search.init(KEY), 2)
-    answer = choose_answer(search, KEY, state, 8)
+
+    @jax.jit
+    def answer_of(key):
+        state, _ = search.run(key, search.init(key), 2)
+        return choose_answer(search, key, state, 8)
+
+    answer = answer_of(KEY)
     loss = answer.selection.statistics["validation_loss"]
     assert loss.shape == (6, 179)  # three architectures under the final weights, three earlier
     assert answer.choice == np.argmin(loss.mean(axis=1))
     assert set(answer.report.statistics) == {"test_loss", "test_accuracy"}
-    network = policy.bind(answer.chosen.params, answer.chosen.genotype)
-    expected = search.task.report.evaluate(network, policy.apply)
+
+    @jax.jit
+    def expected_of(chosen):
+        network = policy.bind(chosen.params, chosen.genotype)
+        return search.task.report.evaluate(network, policy.apply)
+
+    expected = expected_of(answer.chosen)
     np.testing.assert_allclose(answer.report.episode_return, expected.episode_return, rtol=1e-5)
 
 
@@ -273,8 +292,7 @@ def test_a_front_is_reported_on_the_test_split():
     search = search_on_digits(
         policy, lambda space: controllers.nsga2(space, 5), objective=objectives.pareto("edges")
     )
-    state, _ = jax.jit(search.run, static_argnums=2)(KEY, search.init(KEY), 2)
-    front = pareto_front(search, KEY, state, 8)
+    front = jax.jit(lambda key: pareto_front(search, key, search.init(key), 8))(KEY)
     assert front.evaluations.statistics["test_accuracy"].shape == (front.valid.size, 359)
 
 
@@ -284,7 +302,7 @@ def test_a_single_shot_without_exams_is_reported_on_draws_of_its_own():
     assert task.select is None
     policy = policies.flax_dense(64, 10, hidden=())
     search = es_enas(policy, task, strategies.es(2, 1), controllers.constant(policy.space))
-    answer = choose_answer(search, KEY, search.init(KEY), 8)
+    answer = jax.jit(lambda key: choose_answer(search, key, search.init(key), 8))(KEY)
     assert len(np.unique(answer.report.episode_return)) == 8
     assert answer.report.statistics == ()
 
@@ -412,6 +430,7 @@ def test_a_run_ends_with_its_test_accuracy_under_that_name(tmp_path):
     assert (tmp_path / "report" / "curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_many_runs_end_with_the_test_accuracy_of_each(tmp_path):
     config = digits_config.get_config("dense,smoke")
     config.strategy.num_directions = 4

@@ -325,7 +325,7 @@ def far_away():
     return tasks.Environment(2, 1, lambda key: (key, observe(key)), step)
 
 
-@over_conventions
+@pytest.mark.parametrize("convention", [Ars, pytest.param(Es, marks=pytest.mark.slow)])
 def test_a_run_normalises_inputs_that_are_far_from_zero_or_never_change(convention):
     task = tasks.episodes(far_away(), horizon=100, normalizer=convention.ours)
     policy = policies.dense(2, (), 1)
@@ -333,7 +333,7 @@ def test_a_run_normalises_inputs_that_are_far_from_zero_or_never_change(conventi
         policy, task, strategies.ars(8, 0), controllers.constant(policy.space), max_failed=0.0
     )
     key = jax.random.key(0)
-    state = search.init(key)
+    state = jax.jit(search.init)(key)
     step = jax.jit(search.step)
     for generation in range(1, 3):
         state, _ = step(key, state)

@@ -1,0 +1,210 @@
+"""How much of what can break in the library the suite notices.
+
+    python -m tests.mutations          go on where the last call stopped; takes hours
+    python -m tests.mutations --new    draw again, for a library that has changed
+
+Draws forty lines from the lines of `esenas_jax/` that `make test` executes, with a fixed seed, and
+one mutation of each. Each mutated library is run against the test files that mirror the mutated
+file, then against the rest of `make test`, then against what only `make test-all` runs, up to the
+first failure. What was found is in results.json, and as a table in README.md, after every mutation.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.mutations.operators import Mutation, mutated, mutations
+
+ROOT = pathlib.Path(__file__).parents[2]
+LIBRARY = ROOT / "esenas_jax"
+RESULTS = pathlib.Path(__file__).with_name("results.json")
+PAGE = pathlib.Path(__file__).with_name("README.md")
+NUMBER, SEED = 40, 0
+TIMEOUT = 1800  # seconds; a mutation may make a loop endless
+# Files that are tested by files of other names, and folders whose files share a test file.
+MIRRORS = {
+    "_checks": ["errors", "strategies"],
+    "answer": ["contract", "evaluate"],
+    "population": ["rollout", "contract", "devices"],
+    "pretraining": ["compression"],
+    "search": ["contract"],
+    "types": ["contract"],
+    "autoregressive": ["distributions", "learning_controllers"],
+    "factorised": ["distributions", "learning_controllers"],
+    "distribution": ["distributions", "learning_controllers"],
+    "cross_entropy": ["learning_controllers"],
+    "expectation": ["variance"],
+    "host": ["pyglove_controllers"],
+    "policy_gradient": ["learning_controllers"],
+    "pyglove_host": ["pyglove_controllers"],
+    "boolean_mask": ["policies", "costs"],
+    "flax_module": ["flax_policies"],
+    "flax_networks": ["flax_policies", "supervised"],
+    "quantized": ["compression"],
+    "pyglove": ["pyglove"],
+}
+
+
+def mirrors(file: str) -> list[str]:
+    """Return the test files that mirror a file of the library."""
+    path = pathlib.PurePath(file)
+    names = [path.stem, *MIRRORS.get(path.stem, ()), path.parent.name]
+    tests = dict.fromkeys(f"tests/{name}_test.py" for name in names)
+    return [test for test in tests if (ROOT / test).exists()]
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def executed(copy: pathlib.Path) -> dict[str, list[int]]:
+    """Return the lines of each file of the library that `make test` executes."""
+    (copy / ".coveragerc").write_text(
+        "[run]\nsource = esenas_jax\nparallel = true\npatch = subprocess\n"
+    )
+    coverage = [sys.executable, "-m", "coverage"]
+    subprocess.run([*coverage, "run", "-m", *tests()], cwd=copy, check=True)
+    subprocess.run([*coverage, "combine"], cwd=copy, check=True)
+    subprocess.run([*coverage, "json", "-o", "coverage.json"], cwd=copy, check=True)
+    files = json.loads((copy / "coverage.json").read_text())["files"]
+    return {file: content["executed_lines"] for file, content in files.items()}
+
+
+def draw(lines: dict[str, list[int]]) -> list[dict]:
+    """Return forty mutations, of forty different lines."""
+    choices: dict[tuple[str, int], list[Mutation]] = {}
+    for file in sorted(lines):
+        for mutation in mutations((ROOT / file).read_text()):
+            if mutation.line in lines[file]:
+                choices.setdefault((file, mutation.line), []).append(mutation)
+    rng, rows = random.Random(SEED), []
+    for file, line in rng.sample(sorted(choices), NUMBER):
+        kind = rng.choice(sorted({m.kind for m in choices[file, line]}))
+        mutation = rng.choice([m for m in choices[file, line] if m.kind == kind])
+        source = (ROOT / file).read_text()
+        after = mutated(source, mutation)
+        rows.append({
+            "file": file, "line": line, "kind": kind,
+            "start": mutation.start, "end": mutation.end, "text": mutation.after,
+            "before": source.splitlines()[line - 1].strip(),
+            "after": after.splitlines()[line - 1].strip(),
+        })  # fmt: skip
+    return rows
+
+
+def digest() -> str:
+    """Return what tells one state of the library from another."""
+    files = sorted(LIBRARY.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+# --- what is run ----------------------------------------------------------------------------------
+
+
+def tests(*arguments: str) -> list[str]:
+    return ["pytest", "-n", "auto", "--maxprocesses=8", "--dist=loadfile", "-q",
+            "-p", "no:cacheprovider", *arguments]  # fmt: skip
+
+
+def failure(copy: pathlib.Path, *arguments: str) -> str | None:
+    """Run tests up to the first failure; return which it was, or None."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # a .pyc is as old as its second
+    command = [sys.executable, "-m", *tests("-x", *arguments)]
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, check=False, capture_output=True, text=True,
+            timeout=TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "no end within half an hour"
+    if done.returncode in (0, 5):  # 5: no test was selected
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+(?: [^-\s]\S*)*)", done.stdout, re.MULTILINE)
+    return found[1] if found else f"exit status {done.returncode}: {done.stdout[-200:]}"
+
+
+def judge(row: dict, copy: pathlib.Path) -> dict:
+    """Return the row with the test that caught its mutation, and at which stage."""
+    file = copy / row["file"]
+    source = file.read_text()
+    mine = mirrors(row["file"])
+    others = [f"--ignore={path}" for path in mine]
+    stages = {
+        "mirror": mine,
+        "make test": others,
+        "make test-all": ["-m", "slow or system"],
+    }
+    mutation = Mutation(row["kind"], row["line"], row["start"], row["end"], row["text"])
+    file.write_text(mutated(source, mutation))
+    began = time.monotonic()
+    try:
+        reached, caught = "survived", None
+        for stage, arguments in stages.items():
+            if arguments and (caught := failure(copy, *arguments)):
+                reached = stage
+                break
+    finally:
+        file.write_text(source)
+    return row | {"stage": reached, "test": caught, "seconds": round(time.monotonic() - began)}
+
+
+def page(content: dict) -> str:
+    """Return the table of what was found."""
+    rows = content["rows"]
+    count = {stage: sum(row.get("stage") == stage for row in rows)
+             for stage in ("mirror", "make test", "make test-all", "survived")}  # fmt: skip
+    caught = count["mirror"] + count["make test"]
+    summary = (
+        f"`python -m tests.mutations`, seed {SEED}, library {content['digest']}: of {len(rows)} "
+        f"mutations {caught} are caught by `make test` ({count['mirror']} by the test files that "
+        f"mirror the mutated file), {count['make test-all']} more by `make test-all`; "
+        f"{count['survived']} survive."
+    )
+    lines = [
+        "# Mutations of the library, and the tests that caught them",
+        "",
+        summary,
+        "",
+        "| Line | Kind | Before | After | Caught by |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        caught = row.get("test") or row.get("stage", "not run yet")
+        code = [f"`{row[side]}`".replace("|", "\\|") for side in ("before", "after")]
+        note = f" {row['note']}" if "note" in row else ""
+        where = f"{row['file'].removeprefix('esenas_jax/')}:{row['line']}"
+        lines.append(f"| {where} | {row['kind']} | {' | '.join(code)} | {caught}{note} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--new", action="store_true", help="draw again")
+    new = parser.parse_args().new
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs"))
+        if new or not RESULTS.exists():
+            content = {"digest": digest(), "rows": draw(executed(copy))}
+        else:
+            content = json.loads(RESULTS.read_text())
+        if content["digest"] != digest():
+            sys.exit("error: the library has changed since the lines were drawn: use --new.")
+        for k, row in enumerate(content["rows"]):
+            if "stage" not in row:
+                content["rows"][k] = judge(row, copy)
+                print(f"{k}: {row['file']}:{row['line']}: {content['rows'][k]['test']}")
+            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+            PAGE.write_text(page(content))
+
+
+if __name__ == "__main__":
+    main()

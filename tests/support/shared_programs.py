@@ -1,0 +1,64 @@
+"""Runs of one process that share what they compile.
+
+A run of seconds compiles for seconds, and a test of how runs go on needs two or three of them.
+While `shared_programs` is entered, `experiments.train.train` compiles a generation once for all
+runs of one config, chooses the answer to a state once, and draws no pictures. Everything else is
+done anew: checkpoints, metrics, generations. Products are as precise as the command makes them, so
+that commands find its programs in the compilation cache.
+"""
+
+import contextlib
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import record, train
+
+_programs: dict = {}
+_answers: dict = {}
+
+
+@contextlib.contextmanager
+def shared_programs():
+    compile_anew, choose_anew = train.Run._compile, train.Run._choose
+
+    def compiled(run):
+        if run.record is None or run.tracing.left:
+            return compile_anew(run)
+        key = _key(run)
+        if key not in _programs:
+            _programs[key] = compile_anew(run)
+        first, program = _programs[key]
+        return jax.tree.map(jnp.copy, first), program  # a program uses up the state that it gets
+
+    def chosen(run, state):
+        if run.record is None:
+            return choose_anew(run, state)
+        key = _key(run), _digest(state)
+        if key not in _answers:
+            _answers[key] = jax.device_get(choose_anew(run, state))
+        return _answers[key]
+
+    with pytest.MonkeyPatch.context() as patch, jax.default_matmul_precision("highest"):
+        patch.setattr(train.Run, "_compile", compiled)
+        patch.setattr(train.Run, "_choose", chosen)
+        patch.setattr(record, "_pictures", lambda *_: None)
+        yield
+
+
+def _key(run) -> str:
+    """Return the config, without what is not compiled."""
+    config = run.record.config.to_dict()
+    for name in ("generations", "checkpoint_every"):
+        del config[name]
+    config["controller"].pop("algorithm", None)  # of PyGlove's, on the host
+    return json.dumps(config, sort_keys=True)
+
+
+def _digest(state) -> bytes:
+    leaves = [np.asarray(x) for x in jax.tree.leaves(state)]
+    return hashlib.sha256(b"".join(x.tobytes() for x in leaves)).digest()
