@@ -5,7 +5,7 @@ CONFIG ?= experiments/configs/quickstart.py
 # runs/digits of experiments/configs/digits.py:cnn
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
 # A file is one process's: its tests share what they compile. The slowest tests are printed.
-PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile --durations=10 --durations-min=1
+PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --durations=10
 # What tests marked `system` need besides Python, as Debian calls it.
 SYSTEM := iproute2
 

@@ -59,6 +59,7 @@ def episodes():
         return jax.jit(lambda: (through_protocol(), brax_alone()))()
 
 
+@pytest.mark.slow
 def test_an_episode_is_what_brax_makes_of_it(episodes):
     (first, seen), (expected_first, (obs, reward, done, _)) = episodes
     assert first.shape == (4, 11)
@@ -71,6 +72,7 @@ def test_an_episode_is_what_brax_makes_of_it(episodes):
     assert seen.done.any()  # some fall within 60 random actions, so that `done` was seen at work
 
 
+@pytest.mark.slow
 def test_the_bonus_is_the_reward_for_being_healthy(episodes):
     (_, seen), (_, (_, _, _, metrics)) = episodes
     assert np.array_equal(seen.bonus, np.ones((60, 4)))

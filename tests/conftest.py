@@ -33,7 +33,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Linux allows a process 65,530 memory maps, and a compiled program takes about ten.
 MOST_MAPS = 40_000
-MOST_BYTES = 1.2e9  # that a file may leave to the next
+MOST_BYTES = 0.8e9  # that a file may leave to the next
 
 
 def pytest_addoption(parser):

@@ -410,7 +410,7 @@ def test_candidates_do_not_depend_on_who_asks_for_them(row, compiled):
         assert equal(alone._replace(info=()), mine._replace(info=()))
 
 
-@pytest.mark.parametrize("lanes", [1, *(pytest.param(n, marks=SLOW) for n in (15, 100))])
+@pytest.mark.parametrize("lanes", [pytest.param(n, marks=SLOW) for n in (1, 15, 100)])
 def test_scores_do_not_depend_on_the_number_of_lanes(lanes):
     row = NORMALIZED
     search, state = case(row).search, case(row).states[1]
@@ -782,7 +782,6 @@ def test_the_answer_is_the_contender_that_scored_best_and_is_reported_on_other_s
     assert not np.isin(answer.report.episode_return, scores[best]).any()
 
 
-@SLOW
 def test_a_front_is_measured_anew_and_marked_by_what_it_turned_out_to_be_worth():
     made = case(next(row for row in COVERING if row[3] == "nsga2"))
     search, state = made.search, made.states[4]

@@ -152,7 +152,7 @@ def rows(tree):
     return [tuple(row) for row in flat.tolist()]
 
 
-@every_distribution(DISTINCT)
+@every_distribution(("multiset", "colours", "two of three, with choices"))
 def test_probabilities_of_all_draws_sum_to_one(space, kind):
     chances = probabilities(space, kind)
     assert (chances > 0).all()
@@ -180,7 +180,7 @@ def test_draws_are_as_frequent_as_their_probabilities_say(space, kind):
     assert (np.abs(counts - number * chances) < 5 * np.maximum(error, 1)).all()
 
 
-@every_distribution(DISTINCT)
+@every_distribution(("multiset", "colours", "two of three, with choices"))
 def test_draws_become_genotypes_of_the_space_and_all_of_them(space, kind):
     distribution, params = made(space, kind)
     different = set(rows(genotypes(space)))

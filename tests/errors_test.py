@@ -766,6 +766,7 @@ def test_a_task_that_breaks_leaves_the_checkpoint_of_the_last_good_generation(
         assert saved["incumbent.score"] <= 2.0
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_had_is_told_and_the_run_stays(tmp_path, monkeypatch):
     """A host that fails when it is asked once more than the generations need."""
     calls = []

@@ -537,7 +537,7 @@ def with_front(task: str = "regression", **changes) -> ConfigDict:
 @pytest.mark.parametrize(
     ("task", "seeds"),
     [
-        ("regression", 1),
+        pytest.param("regression", 1, marks=pytest.mark.slow),
         pytest.param("pendulum", 1, marks=pytest.mark.slow),
         pytest.param("pendulum", 2, marks=pytest.mark.slow),
     ],
@@ -672,7 +672,7 @@ def check_that_its_file_acts(search: Search, workdir: Workdir) -> None:
 
 
 # Each is built as another one is.
-TWINS = ("dense", "partition_per_layer", "random_mask")
+TWINS = ("dense", "linear", "random_mask", "partition", "circulant", "independent")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def swing_up(name: str, sign: float = 1.0) -> float:
     return np.median(on_pendulum(name)(sign)[:, -10:].mean(axis=1))
 
 
-@pytest.mark.parametrize("strategy", ["es", pytest.param("ars", marks=SLOW)])
+@pytest.mark.parametrize("strategy", [pytest.param(name, marks=SLOW) for name in ("es", "ars")])
 def test_pendulum_is_swung_up_in_most_seeds(strategy):
     assert swing_up(strategy) > -300
 
@@ -81,7 +81,7 @@ def test_pendulum_is_swung_up_in_most_seeds(strategy):
 @pytest.mark.parametrize(
     ("strategy", "sign"),
     [
-        pytest.param("es", -1.0, id="es, wrong sign"),
+        pytest.param("es", -1.0, id="es, wrong sign", marks=SLOW),
         pytest.param("ars", -1.0, id="ars, wrong sign", marks=SLOW),
         pytest.param("es, no shaping", 1.0, id="es, no shaping", marks=SLOW),
     ],

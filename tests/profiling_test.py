@@ -305,7 +305,9 @@ def working(heavy: str) -> dict[str, int]:
     return {name: amount if name == heavy else 0 for name, amount in WORK.items()}
 
 
-@pytest.mark.parametrize("heavy", WORK)
+@pytest.mark.parametrize(
+    "heavy", ["physics", *(pytest.param(n, marks=pytest.mark.slow) for n in ("policy", "update"))]
+)
 def test_the_part_that_does_the_work_is_the_one_named(heavy, tmp_path):
     state, step = compiled()
     profiler = Profiler(tmp_path)

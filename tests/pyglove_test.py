@@ -60,9 +60,9 @@ def make_templates():
 
 TEMPLATES = make_templates()
 over_templates = pytest.mark.parametrize("name", TEMPLATES)
-# Sets and sequences of all four kinds, a permutation, and choices that carry choices.
+# A set, a multiset, a permutation, and choices that carry choices.
 DISTINCT = (
-    *("set", "sequence", "multiset", "digits", "permutation"),
+    *("set", "multiset", "permutation"),
     *("nested", "conditional set", "conditional permutation"),
 )
 

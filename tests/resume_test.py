@@ -715,8 +715,11 @@ LEARNERS = {
 @pytest.mark.parametrize(
     "name",
     [
-        "annealing and culling",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("swarm and tabu", "late")),
+        "late",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("annealing and culling", "swarm and tabu")
+        ),
     ],
 )
 def test_a_run_of_learners_goes_on_with_the_bits_of_an_unbroken_one(name, tmp_path, capsys):
