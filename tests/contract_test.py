@@ -270,7 +270,7 @@ SLOW = pytest.mark.slow
 QUICK = [(row, jax.jit, ()) for row in COVERING if row != OF_USERS]
 SHIPPED = [(row, jit_as_shipped, () if row == OF_USERS else SLOW) for row in TABLE]
 every_row = over(*QUICK, (OF_USERS, jit_as_shipped, ()), *((row, jax.jit, SLOW) for row in MORE))
-# Each kind of evaluation and of what a controller is given back; the others are slow.
+# Quick rows: episodes and single shots, no controller state, a distribution, and a front.
 IN_PARTS = [
     (row, jax.jit, () if row[3] in ("constant", "cross_entropy", "nsga2") else SLOW)
     for row in COVERING

@@ -69,7 +69,7 @@ def after(generations: int, devices: int):
 
 
 def in_a_process(code: str, quick: bool = False) -> list[str]:
-    """Run a program that compiles as a user's does, with the flag that equal bits need."""
+    """Run a program with the flag that equal bits need; it compiles as a user's, or quickly."""
     environment = dict(os.environ) if quick else environment_as_shipped()
     environment["XLA_FLAGS"] += " --xla_cpu_max_isa=AVX"
     done = subprocess.run(

@@ -48,7 +48,7 @@ DISTINCT = ("subset", "multiset", "colours", "conditional", "two of three, with 
 
 
 def every_distribution(distinct):
-    """All spaces with all parameterisations; those that are not distinct are slow."""
+    """Pair every space with every distribution; spaces outside `distinct` are slow."""
     return pytest.mark.parametrize(
         ("space", "kind"),
         [
