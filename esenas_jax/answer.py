@@ -3,10 +3,12 @@
 The set of episodes that selects cannot estimate, so there are two: one chooses, another reports.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from esenas_jax import _checks, pareto
 from esenas_jax.search import Search, SearchState
@@ -147,39 +149,25 @@ def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: in
         The answer. One program serves both stages: it is compiled once.
     """
     episodes = _checks.integer("episodes", episodes, 2)
-    field, eligible = contenders(search, state)
-    count = eligible.size
-    per_contender = -(-episodes // count)
-    run = jax.jit(lambda key, field, starts: reevaluate(search, key, field, starts))
-
     selects, reports = exams(search.task)
+    run = jax.jit(partial(reevaluate, search))
+    field, eligible, select_key, report_key = jax.jit(partial(_compared, search))(run_key, state)
+    count = eligible.size
+    distinct = np.arange(count * -(-episodes // count), dtype=np.int32).reshape(count, -1)
 
-    rivals = jnp.broadcast_to(jnp.arange(per_contender, dtype=jnp.int32), (count, per_contender))
     if selects is None:
-        selection = run(stream(run_key, state.generation, Stream.SELECT), field, rivals)
+        selection = run(select_key, field, np.broadcast_to(distinct[0], distinct.shape))
     else:
-        selection = jax.jit(lambda field: examine(search, selects, field))(field)
-    costs = jax.vmap(search.policy.cost)(field.genotype)
-    fitness = _scores(search, state, selection, costs)[..., 0].mean(axis=1)
-    # Among contenders that may be chosen, even if all of their episodes failed.
-    best = jnp.lexsort((fitness, eligible))[-1]
-    chosen = jax.tree.map(lambda x: x[best], field)
+        selection = jax.jit(partial(examine, search, selects))(field)
+    best = jax.jit(partial(_best, search))(state, field, eligible, selection)
 
     if reports is None:
-        alone = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), chosen)
-        distinct = jnp.arange(count * per_contender, dtype=jnp.int32).reshape(count, per_contender)
-        report = run(stream(run_key, state.generation, Stream.REPORT), alone, distinct)
+        report = run(report_key, jax.jit(partial(_copies, count))(best["chosen"]), distinct)
     else:
-        alone = jax.tree.map(lambda x: x[None], chosen)
-        report = jax.jit(lambda alone: examine(search, reports, alone))(alone)
-    return Answer(
-        chosen=chosen,
-        cost=jax.tree.map(lambda x: x[best], costs),
-        choice=jnp.asarray(best, jnp.int32),
-        score=fitness[best],
-        selection=selection,
-        report=jax.tree.map(jnp.ravel, report),
-    )
+        alone = jax.jit(partial(_copies, 1))(best["chosen"])
+        report = jax.jit(partial(examine, search, reports))(alone)
+    report = jax.jit(partial(jax.tree.map, jnp.ravel))(report)
+    return Answer(**best, selection=selection, report=report)
 
 
 def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int = 64) -> Front:
@@ -197,20 +185,62 @@ def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int
         episodes: R, of each architecture, at least 2; of an exam as many as it has examples.
     """
     episodes = _checks.integer("episodes", episodes, 2)
+    field, valid, key = jax.jit(partial(_candidates_of_front, search))(run_key, state)
+    reports = exams(search.task)[1]
+    if reports is None:
+        starts = np.broadcast_to(np.arange(episodes, dtype=np.int32), (valid.size, episodes))
+        seen = jax.jit(partial(reevaluate, search))(key, field, starts)
+    else:
+        seen = jax.jit(partial(examine, search, reports))(field)
+    return jax.jit(partial(_front, search))(state, field, valid, seen)
+
+
+def exams(task: Task) -> tuple[Exam | None, Exam | None]:
+    """Return what chooses an answer, and what says how good it is, where a task has exams."""
+    return (task.select, task.report) if isinstance(task, SingleShot) else (None, None)
+
+
+def _compared(search: Search, run_key: Key, state: SearchState) -> tuple[Contender, Array, Key, Key]:
+    """Return the contenders, which may be chosen, and the keys that select and report."""
+    select, report = (
+        stream(run_key, state.generation, purpose) for purpose in (Stream.SELECT, Stream.REPORT)
+    )
+    return *contenders(search, state), select, report
+
+
+def _best(
+    search: Search, state: SearchState, field: Contender, eligible: Array, seen: Evaluation
+) -> dict[str, Any]:
+    """Return the first fields of the answer, given the evaluations [A, R] of the contenders."""
+    costs = jax.vmap(search.policy.cost)(field.genotype)
+    fitness = _scores(search, state, seen, costs)[..., 0].mean(axis=1)
+    # Among contenders that may be chosen, even if all of their episodes failed.
+    best = jnp.lexsort((fitness, eligible))[-1].astype(jnp.int32)
+    chosen, cost, score = jax.tree.map(lambda x: x[best], (field, costs, fitness))
+    return {"chosen": chosen, "cost": cost, "choice": best, "score": score}
+
+
+def _copies(count: int, one: PyTree) -> PyTree:
+    """Return arrays `count` times, [count, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), one)
+
+
+def _candidates_of_front(
+    search: Search, run_key: Key, state: SearchState
+) -> tuple[Contender, Array, Key]:
+    """Return contenders [A], the cheapest first, which of them are valid, and the starts' key."""
     genotypes, valid = search.controller.best(state.controller)
     amount = getattr(jax.vmap(search.policy.cost)(genotypes), search.objective.cost)
     order = jnp.lexsort((amount, ~valid))
     genotypes, valid = jax.tree.map(lambda x: x[order], (genotypes, valid))
     field = _with_weights(state.strategy.params, genotypes, state.moments)
-    costs = jax.vmap(search.policy.cost)(genotypes)
+    return field, valid, stream(run_key, state.generation, Stream.FRONT)
 
-    reports = exams(search.task)[1]
-    if reports is None:
-        starts = jnp.broadcast_to(jnp.arange(episodes, dtype=jnp.int32), (valid.size, episodes))
-        run = jax.jit(lambda key, field: reevaluate(search, key, field, starts))
-        seen = run(stream(run_key, state.generation, Stream.FRONT), field)
-    else:
-        seen = jax.jit(lambda field: examine(search, reports, field))(field)
+
+def _front(
+    search: Search, state: SearchState, field: Contender, valid: Array, seen: Evaluation
+) -> Front:
+    costs = jax.vmap(search.policy.cost)(field.genotype)
     scores = _scores(search, state, seen, costs).mean(axis=1)
     sound = valid & jnp.isfinite(scores).all(axis=1)
     return Front(
@@ -222,16 +252,11 @@ def pareto_front(search: Search, run_key: Key, state: SearchState, episodes: int
     )
 
 
-def exams(task: Task) -> tuple[Exam | None, Exam | None]:
-    """Return what chooses an answer, and what says how good it is, where a task has exams."""
-    return (task.select, task.report) if isinstance(task, SingleShot) else (None, None)
-
-
 def _with_weights(params: Array, genotypes: Genotype, moments: Moments) -> Contender:
     """Return contenders [A] of the same weights, given genotypes [A]."""
     count = jax.tree.leaves(genotypes)[0].shape[0]
-    shared = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), (params, moments))
-    return Contender(shared[0], genotypes, shared[1])
+    params, moments = _copies(count, (params, moments))
+    return Contender(params, genotypes, moments)
 
 
 def _scores(search: Search, state: SearchState, seen: Evaluation, costs: Cost) -> Array:

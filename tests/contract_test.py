@@ -270,13 +270,10 @@ SLOW = pytest.mark.slow
 QUICK = [(row, jax.jit, ()) for row in COVERING if row != OF_USERS]
 SHIPPED = [(row, jit_as_shipped, () if row == OF_USERS else SLOW) for row in TABLE]
 every_row = over(*QUICK, (OF_USERS, jit_as_shipped, ()), *((row, jax.jit, SLOW) for row in MORE))
-# Quick rows: episodes and single shots, no controller state, a distribution, and a front.
+# Quick rows: episodes whose normalizer gathers statistics, and a front of single shots.
 IN_PARTS = [
-    (row, jax.jit, () if row[3] in ("constant", "cross_entropy", "nsga2") else SLOW)
-    for row in COVERING
+    (row, jax.jit, () if row == NORMALIZED or row[3] == "nsga2" else SLOW) for row in COVERING
 ]
-# Runs share its lanes: `vmap` makes another program of it.
-VMAPPED = [NORMALIZED]
 
 
 def equal(a, b) -> bool:
@@ -399,15 +396,24 @@ def with_key_data(candidate):
 
 
 @every_row
-def test_candidates_do_not_depend_on_who_asks_for_them(row, compiled):
+def test_candidates_do_not_depend_on_their_place_in_a_block(row, compiled):
+    made = case(row, compiled)
+    state, ids = made.states[2], made.ids
+    backwards = with_key_data(made.ask(state, ids[::-1]))
+    shifted = with_key_data(made.ask(state, jnp.roll(ids, 3)))
+    expected = jax.tree.map(lambda x: np.roll(np.asarray(x)[::-1], 3, axis=0), backwards)
+    assert equal(shifted._replace(info=()), expected._replace(info=()))
+
+
+@over(*((row, jax.jit, () if row == NORMALIZED else SLOW) for row in TABLE))
+def test_a_candidate_alone_is_the_one_of_a_block(row, compiled):
     made = case(row, compiled)
     search, state = made.search, made.states[2]
     one = compiled(lambda i: search.candidate(KEY, state, state.generation, i))
-    block = with_key_data(made.ask(state, made.ids[::-1]))
-    for position in (0, 4, search.num_candidates - 1):
-        mine = jax.tree.map(lambda x, p=position: np.asarray(x)[p], block)
-        alone = with_key_data(one(made.ids[-1 - position]))
-        assert equal(alone._replace(info=()), mine._replace(info=()))
+    block = with_key_data(made.ask(state, made.ids))
+    for i in (0, 4, search.num_candidates - 1):
+        mine = jax.tree.map(lambda x, i=i: np.asarray(x)[i], block)
+        assert equal(with_key_data(one(i))._replace(info=()), mine._replace(info=()))
 
 
 @pytest.mark.parametrize("lanes", [pytest.param(n, marks=SLOW) for n in (1, 15, 100)])
@@ -433,14 +439,19 @@ def test_scores_do_not_depend_on_the_number_of_lanes(lanes):
 # --- contract 5 -----------------------------------------------------------------------------------
 
 
-@over(
-    *((row, jax.jit, () if row in VMAPPED else SLOW) for row in TABLE),
-)
+@functools.cache
+def vmapped(row: tuple[str, ...]) -> tuple[Callable, Callable]:
+    """Return `init` and `step` of several runs, each with a run key of its own."""
+    search = case(row).search
+    return jax.jit(jax.vmap(search.init)), jax.jit(jax.vmap(search.step))
+
+
+@over(*((row, jax.jit, () if row == NORMALIZED else SLOW) for row in TABLE))
 def test_step_works_under_vmap_over_run_keys(row, compiled):
     made = case(row, compiled)
     keys = jnp.stack([KEY, jax.random.key(8)])
-    states = compiled(jax.vmap(made.search.init))(keys)
-    step = compiled(jax.vmap(made.search.step))
+    init, step = vmapped(row)
+    states = init(keys)
     states, metrics = step(keys, states)
     states, metrics = step(keys, states)
     for x, y in zip(jax.tree.leaves(states), jax.tree.leaves(made.states[2]), strict=True):
@@ -455,7 +466,7 @@ def test_step_works_under_vmap_over_hyperparameters_without_recompiling():
     hyper = jax.tree.map(lambda x: x * factor, state.strategy.hyper)
     states = jax.tree.map(lambda x: jnp.stack([x, x]), state)
     states = states._replace(strategy=states.strategy._replace(hyper=hyper))
-    after, _ = jax.jit(jax.vmap(made.search.step, in_axes=(None, 0)))(KEY, states)
+    after, _ = vmapped(NORMALIZED)[1](jnp.stack([KEY, KEY]), states)
     alone = state._replace(strategy=jax.tree.map(lambda x: x[1], states.strategy))
     made.step(KEY, state)  # compiled now, whatever tests before this one have dropped
     before = len(made.traces)

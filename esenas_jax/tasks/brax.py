@@ -57,7 +57,9 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
     try:
         with _border():
             env: Any = brax.envs.get_environment(name, **kwargs)
-            obs_size, action_size = env.observation_size, env.action_size
+            # `env.observation_size` would run a reset, and compile each of its operations.
+            obs = jax.eval_shape(lambda: env.reset(jax.random.PRNGKey(0))).obs
+            obs_size, action_size = obs.shape[-1], env.action_size
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
         raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
