@@ -200,7 +200,9 @@ def exams(task: Task) -> tuple[Exam | None, Exam | None]:
     return (task.select, task.report) if isinstance(task, SingleShot) else (None, None)
 
 
-def _compared(search: Search, run_key: Key, state: SearchState) -> tuple[Contender, Array, Key, Key]:
+def _compared(
+    search: Search, run_key: Key, state: SearchState
+) -> tuple[Contender, Array, Key, Key]:
     """Return the contenders, which may be chosen, and the keys that select and report."""
     select, report = (
         stream(run_key, state.generation, purpose) for purpose in (Stream.SELECT, Stream.REPORT)

@@ -65,10 +65,16 @@ def with_less_to_do(block: str) -> str:
 
 
 def plausible(like: jax.ShapeDtypeStruct, given: list[jax.Array]) -> jax.Array:
-    """Return the last argument of that form, a valid architecture say, or zeros."""
+    """Return the last argument of that form, a valid architecture say; else what a row of another
+    has, or zeros.
+    """
     for array in reversed(given):
         if (array.shape, array.dtype) == (like.shape, like.dtype):
             return array
+    for array in given:
+        for shape in (like.shape, like.shape[1:]):
+            if shape and (array.shape[1:], array.dtype) == (shape, like.dtype):
+                return jnp.broadcast_to(array[0], like.shape)
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(np.zeros((*like.shape, 2), np.uint32))
     return jnp.asarray(np.zeros(like.shape, like.dtype))

@@ -26,7 +26,7 @@ SEEDS = 3
 SLOW = pytest.mark.slow
 
 
-def learner(policy, task, strategy, generations):
+def learner(policy, task, strategy, generations, jit):
     """Return a function of a step's sign: the learning curves [seeds, generations] of one program.
 
     The sign is that of `step_size` in the state, so that both signs are one compilation.
@@ -40,7 +40,7 @@ def learner(policy, task, strategy, generations):
         population=Population(lanes=256, refill_every=50),
     )
 
-    @jit_as_shipped
+    @jit
     @functools.partial(jax.vmap, in_axes=(0, None))
     def run(key, sign):
         state = search.init(key)
@@ -65,7 +65,7 @@ def on_pendulum(name: str):
     task = tasks.episodes(
         tasks.pendulum(), horizon=200, episodes=4, normalizer=tasks.es_normalizer()
     )
-    return learner(policies.dense(3, (16,), 1), task, PENDULUM[name](), 120)
+    return learner(policies.dense(3, (16,), 1), task, PENDULUM[name](), 120, jit_as_shipped)
 
 
 def swing_up(name: str, sign: float = 1.0) -> float:
@@ -103,7 +103,7 @@ def on_regression(name: str):
     policy = policies.dense(
         5, (), 1, output_activation=policies.identity, weight_init=policies.zeros
     )
-    return learner(policy, task, REGRESSION[name](), 300)
+    return learner(policy, task, REGRESSION[name](), 300, jax.jit)
 
 
 over_strategies = pytest.mark.parametrize("strategy", [pytest.param("es", marks=SLOW), "ars"])

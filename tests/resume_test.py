@@ -168,12 +168,15 @@ def unbroken(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_run_killed_twice_ends_with_the_bits_of_one_never_killed(unbroken, tmp_path):
+@pytest.mark.parametrize(
+    "kills", [(35,), pytest.param((10, 35), marks=pytest.mark.slow)], ids=["once", "twice"]
+)
+def test_a_run_that_was_killed_ends_with_the_bits_of_one_never_killed(kills, unbroken, tmp_path):
     config = f"{CONFIG}:edges,es,es"
     folder = tmp_path / "killed"
     command = (config, *TINY, "--config.generations=75")
-    assert kill(folder, start_quickly(folder, *command), after_generations(10))
-    assert kill(folder, start_quickly(folder, *command), after_generations(35))
+    for generations in kills:
+        assert kill(folder, start_quickly(folder, *command), after_generations(generations))
     between = len((folder / "metrics.jsonl").read_text().splitlines())
     output = finish(start_quickly(folder, *command))
     assert 35 <= between < 75
@@ -182,7 +185,7 @@ def test_a_run_killed_twice_ends_with_the_bits_of_one_never_killed(unbroken, tmp
     assert got == expected
     assert got["tensorboard"] == list(range(75))
     origin = Workdir(folder).read("provenance.json")
-    assert len(origin["earlier"]) == 2
+    assert len(origin["earlier"]) == len(kills)
     assert origin["from_generation"] >= 32
 
 

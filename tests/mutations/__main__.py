@@ -10,6 +10,7 @@ first failure. What was found is in results.json, and as a table in README.md, a
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import os
@@ -29,7 +30,7 @@ LIBRARY = ROOT / "esenas_jax"
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 PAGE = pathlib.Path(__file__).with_name("README.md")
 NUMBER, SEED = 40, 0
-TIMEOUT = 1800  # seconds; a mutation may make a loop endless
+TIMEOUT = 5400  # seconds; a mutation may make a loop endless
 # Files that are tested by files of other names, and folders whose files share a test file.
 MIRRORS = {
     "_checks": ["errors", "strategies"],
@@ -124,49 +125,57 @@ def failure(copy: pathlib.Path, *arguments: str) -> str | None:
             timeout=TIMEOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return "no end within half an hour"
+        return "no end within an hour and a half"
     if done.returncode in (0, 5):  # 5: no test was selected
         return None
     found = re.search(r"^(?:FAILED|ERROR) (\S+(?: [^-\s]\S*)*)", done.stdout, re.MULTILINE)
     return found[1] if found else f"exit status {done.returncode}: {done.stdout[-200:]}"
 
 
-def judge(row: dict, copy: pathlib.Path) -> dict:
-    """Return the row with the test that caught its mutation, and at which stage."""
-    file = copy / row["file"]
-    source = file.read_text()
-    mine = mirrors(row["file"])
-    others = [f"--ignore={path}" for path in mine]
-    stages = {
-        "mirror": mine,
-        "make test": others,
+def stages(file: str) -> dict[str, list[str]]:
+    """Return what a mutation of a file is run against: stages and pytest's arguments."""
+    mine = mirrors(file)
+    found = {"mirror": mine} if mine else {}
+    return found | {
+        "make test": [f"--ignore={path}" for path in mine],
         "make test-all": ["-m", "slow or system"],
     }
+
+
+def judge(row: dict, stage: str, copy: pathlib.Path) -> None:
+    """Run a stage on a mutation, and write into its row which test caught it."""
+    file = copy / row["file"]
+    source = file.read_text()
     mutation = Mutation(row["kind"], row["line"], row["start"], row["end"], row["text"])
     file.write_text(mutated(source, mutation))
     began = time.monotonic()
     try:
-        reached, caught = "survived", None
-        for stage, arguments in stages.items():
-            if arguments and (caught := failure(copy, *arguments)):
-                reached = stage
-                break
+        caught = failure(copy, *stages(row["file"])[stage])
     finally:
         file.write_text(source)
-    return row | {"stage": reached, "test": caught, "seconds": round(time.monotonic() - began)}
+    row["seconds"] = row.get("seconds", 0) + round(time.monotonic() - began)
+    row["survived"] = row.get("survived", []) + ([] if caught else [stage])
+    if caught:
+        row |= {"stage": stage, "test": caught}
+
+
+def outcome(row: dict) -> str:
+    """Return at which stage a mutation was caught, or how far it got."""
+    if "stage" in row:
+        return row["stage"]
+    return "survives" if "make test-all" in row.get("survived", []) else "not run to the end yet"
 
 
 def page(content: dict) -> str:
     """Return the table of what was found."""
     rows = content["rows"]
-    count = {stage: sum(row.get("stage") == stage for row in rows)
-             for stage in ("mirror", "make test", "make test-all", "survived")}  # fmt: skip
+    count = collections.Counter(row.get("stage") for row in rows)
     caught = count["mirror"] + count["make test"]
     summary = (
         f"`python -m tests.mutations`, seed {SEED}, library {content['digest']}: of {len(rows)} "
         f"mutations {caught} are caught by `make test` ({count['mirror']} by the test files that "
         f"mirror the mutated file), {count['make test-all']} more by `make test-all`; "
-        f"{count['survived']} survive."
+        f"{sum(outcome(row) == 'survives' for row in rows)} survive."
     )
     lines = [
         "# Mutations of the library, and the tests that caught them",
@@ -177,12 +186,17 @@ def page(content: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        caught = row.get("test") or row.get("stage", "not run yet")
+        caught = row.get("test") or outcome(row)
         code = [f"`{row[side]}`".replace("|", "\\|") for side in ("before", "after")]
         note = f" {row['note']}" if "note" in row else ""
         where = f"{row['file'].removeprefix('esenas_jax/')}:{row['line']}"
         lines.append(f"| {where} | {row['kind']} | {' | '.join(code)} | {caught}{note} |")
     return "\n".join(lines) + "\n"
+
+
+def write(content: dict) -> None:
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    PAGE.write_text(page(content))
 
 
 def main() -> None:
@@ -194,16 +208,20 @@ def main() -> None:
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs"))
         if new or not RESULTS.exists():
             content = {"digest": digest(), "rows": draw(executed(copy))}
+            write(content)
         else:
             content = json.loads(RESULTS.read_text())
         if content["digest"] != digest():
             sys.exit("error: the library has changed since the lines were drawn: use --new.")
-        for k, row in enumerate(content["rows"]):
-            if "stage" not in row:
-                content["rows"][k] = judge(row, copy)
-                print(f"{k}: {row['file']}:{row['line']}: {content['rows'][k]['test']}")
-            RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-            PAGE.write_text(page(content))
+        # All mutations through one stage before the next: the last stage takes longest.
+        for stage in ("mirror", "make test", "make test-all"):
+            for row in content["rows"]:
+                if "stage" in row or stage in row.get("survived", []):
+                    continue
+                if stage in stages(row["file"]):
+                    judge(row, stage, copy)
+                    print(f"{row['file']}:{row['line']}: {stage}: {row.get('test')}", flush=True)
+                    write(content)
 
 
 if __name__ == "__main__":
