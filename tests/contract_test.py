@@ -152,16 +152,16 @@ OPTIONS = {
 NORMALIZED = (
     "pendulum normalized as es", "edge_pruned", "es", "regularized_evolution", "defaults"
 )  # fmt: skip
-OF_USERS = ("regression", "independent_edges", "es, of users", "reinforce", "baseline")
+DENSE = ("integers normalized as es", "dense", "es", "constant", "defaults")
 DISTRIBUTED = (
     "regression", "partitioned", "es, truncated, adam, ranks", "cross_entropy", "every other"
 )  # fmt: skip
 # Every factory at least once, in as few rows as there are controllers and one more.
 COVERING = [
     NORMALIZED,
-    OF_USERS,
+    ("regression", "independent_edges", "es, of users", "reinforce", "baseline"),
     ("mountain car normalized as ars, twice, held", "linear", "ars V2-t", "constant", "fixed"),
-    ("integers normalized as es", "dense", "es", "constant", "defaults"),
+    DENSE,
     ("classification", "edge_pruned", "es", "random", "penalty"),
     ("regression", "op_edges", "es, forward", "hill_climbing", "released product"),
     (
@@ -270,9 +270,8 @@ def over(*rows_and_compilers):
 
 
 SLOW = pytest.mark.slow
-QUICK = [(row, jax.jit, ()) for row in COVERING if row != OF_USERS]
-SHIPPED = [(row, jit_as_shipped, () if row == OF_USERS else SLOW) for row in TABLE]
-every_row = over(*QUICK, (OF_USERS, jit_as_shipped, ()), *((row, jax.jit, SLOW) for row in MORE))
+SHIPPED = [(row, jit_as_shipped, () if row == DENSE else SLOW) for row in TABLE]
+every_row = over(*((row, jax.jit, () if row in COVERING else SLOW) for row in TABLE))
 # Quick rows: episodes whose normalizer gathers statistics, and a front of single shots.
 IN_PARTS = [
     (row, jax.jit, () if row == NORMALIZED or row[3] == "nsga2" else SLOW) for row in COVERING

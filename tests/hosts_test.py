@@ -30,9 +30,18 @@ def start(
     folder: Path,
     *arguments: str,
     devices: int,
+    total: int = 8,
     within: tuple[str, ...] = (),
 ) -> subprocess.Popen:
-    """Start the command, `within` another one; it compiles as tests do."""
+    """Start the command, `within` another one; it compiles as tests do.
+
+    Args:
+        folder: the workdir.
+        *arguments: more of them.
+        devices: of this process.
+        total: of all processes.
+        within: `nice`, say, and its arguments.
+    """
     flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
     return subprocess.Popen(
@@ -44,7 +53,7 @@ def start(
             "experiments.train",
             f"--workdir={folder}",
             *arguments,
-            "--config.devices=8",
+            f"--config.devices={total}",
             "--config.virtual_shards=8",
         ],
         cwd=ROOT,
@@ -91,8 +100,8 @@ def ends(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
     return process.returncode, "\n".join(lines)
 
 
-def alone(folder: Path, *arguments: str) -> str:
-    code, output = ends(start(folder, *arguments, devices=8))
+def alone(folder: Path, *arguments: str, devices: int) -> str:
+    code, output = ends(start(folder, *arguments, devices=devices, total=devices))
     assert code == 0, output
     return output
 
@@ -106,9 +115,12 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(kind, tmp_path):
-    """Of a run that one process ends, all metrics are compared: its two had written the first."""
+    """The one has one device, two have four each, and the one that goes on has eight.
+
+    All metrics are compared: the first were written by the two.
+    """
     run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
-    alone(tmp_path / "one", *run)
+    alone(tmp_path / "one", *run, devices=1)
     folder = tmp_path / "lost"
     with two(folder, *run) as (first, second):
         while not (folder / "checkpoints" / "6").exists():
@@ -122,7 +134,7 @@ def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(k
     assert "Traceback" not in output
     saved = Checkpoints(folder / "checkpoints", read_only=True).generations()[-1]
     assert 6 <= saved < 20
-    output = alone(folder, *run)
+    output = alone(folder, *run, devices=8)
     assert f"Going on from the checkpoint of generation {saved}." in output
     assert all_bits(folder) == all_bits(tmp_path / "one")
 
@@ -131,7 +143,7 @@ def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(k
 @pytest.mark.parametrize("kind", ["edges,es,es", "partition,ars,none"])
 def test_two_processes_come_to_the_answer_of_one_and_one_of_them_speaks(kind, tmp_path):
     run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
-    alone(tmp_path / "one", *run)
+    alone(tmp_path / "one", *run, devices=8)
     with two(tmp_path / "two", *run) as pair:
         assert_they_finish(pair)
     assert all_bits(tmp_path / "two") == all_bits(tmp_path / "one")
@@ -198,7 +210,7 @@ def test_processes_on_two_machines_are_the_same_bits_as_one(tmp_path):
     """Two network namespaces: each process has an address of its own, and only a cable between."""
     run = (f"--config={CONFIG}:edges,es,es", ARGUMENTS)
     with two_machines() as machines:
-        alone(tmp_path / "one", *run)
+        alone(tmp_path / "one", *run, devices=8)
         meet = meeting(f"{machines[0][1]}:{free_port()}")
         with ended(
             start(tmp_path / "two", *run, *met, devices=4, within=("ip", "netns", "exec", name))

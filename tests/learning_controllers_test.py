@@ -316,7 +316,7 @@ def every_learner(quick):
 DISTINCT = ("ppo", "reinforce, autoregressive", "cross_entropy")
 
 
-@every_learner(("reinforce, autoregressive", "cross_entropy"))
+@every_learner(("ppo", "cross_entropy"))
 def test_failed_candidates_teach_nothing(name):
     controller, state, update = learner(name)
     valid = np.arange(N) % 3 != 0

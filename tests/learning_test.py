@@ -126,7 +126,7 @@ def test_a_wrong_sign_does_not_find_it(strategy):
     [
         # It remembers four generations; one of a single generation's size forgets what it found.
         (lambda space: controllers.regularized_evolution(space, 64), lambda found: found >= 18),
-        (controllers.random, lambda found: found <= 9),
+        pytest.param(controllers.random, lambda found: found <= 9, marks=SLOW),
     ],
     ids=["evolution finds them", "chance does not"],
 )

@@ -372,6 +372,7 @@ def interrupted(process: subprocess.Popen, when: str, number: int) -> tuple[str,
     return process.communicate(timeout=120)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(tmp_path):
     """Generations of many seconds, so that the first one cannot have been finished."""
     process = start_quickly(
