@@ -18,7 +18,7 @@ environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 help:
 	@echo 'make train      train CONFIG ($(CONFIG)); results go to WORKDIR ($(WORKDIR))'
 	@echo 'make test       run the tests, without the slow ones'
-	@echo 'make test-all   run all tests; those marked system need what make system installs'
+	@echo 'make test-all   run all tests; those marked system need root, and what make system installs'
 	@echo 'make system     install, with apt-get and as root, what those tests need ($(SYSTEM))'
 	@echo 'make lint       check style and types (ruff, pyright)'
 	@echo 'make style      check style only (ruff)'

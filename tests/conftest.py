@@ -87,23 +87,24 @@ def drop_programs() -> float:
 
 
 @pytest.fixture(scope="session")
-def least():
-    """What the last drop left: dropping again before there is more would only cost time."""
-    return {"bytes": 0.0, "tests": 0}
+def last_drop():
+    """What the last drop left, and the tests since: dropping soon again would only cost time."""
+    return {"bytes_left": 0.0, "tests_since": 0}
 
 
 @pytest.fixture(autouse=True)
-def room_for_programs(least):
+def room_for_programs(last_drop):
     """Keep a process from more memory, or more memory maps, than it may have."""
     yield
-    least["tests"] += 1
-    crowded = least["tests"] % 20 == 0 and memory_maps() > MOST_MAPS  # counting takes a while
-    if crowded or resident() > max(MOST_BYTES, least["bytes"] + 3e8):
-        least["bytes"] = drop_programs()
+    last_drop["tests_since"] += 1
+    # Counting maps takes a while, and a test makes at most a few hundred.
+    crowded = last_drop["tests_since"] % 20 == 0 and memory_maps() > MOST_MAPS
+    if crowded or resident() > max(MOST_BYTES, last_drop["bytes_left"] + 3e8):
+        last_drop.update(bytes_left=drop_programs(), tests_since=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def memory_for_the_next_file(request):
+def memory_for_the_next_file(request, last_drop):
     """Forget what the tests of a file kept for each other, and all programs if that is not enough.
 
     Programs that many files use, such as an addition, are worth keeping.
@@ -114,7 +115,7 @@ def memory_for_the_next_file(request):
             value.cache_clear()
     gc.collect()
     if resident() > MOST_BYTES_LEFT:
-        drop_programs()
+        last_drop.update(bytes_left=drop_programs(), tests_since=0)
 
 
 @pytest.fixture

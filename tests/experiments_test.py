@@ -537,7 +537,7 @@ def with_front(task: str = "regression", **changes) -> ConfigDict:
 @pytest.mark.parametrize(
     ("task", "seeds"),
     [
-        pytest.param("regression", 1, marks=pytest.mark.slow),
+        ("regression", 1),
         pytest.param("pendulum", 1, marks=pytest.mark.slow),
         pytest.param("pendulum", 2, marks=pytest.mark.slow),
     ],

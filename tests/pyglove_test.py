@@ -26,7 +26,7 @@ from esenas_jax.spaces import (
 )
 from esenas_jax.spaces.pyglove import dumps, from_dna, from_pyglove, loads, to_dna, to_pyglove
 from tests.spaces_test import compare, sigmas
-from tests.support.paths import chances
+from tests.support.exact_chances import chances
 
 FEW, MANY = 4_000, 20_000
 

@@ -15,7 +15,7 @@ import pytest
 from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf, same
 from tests.reference import evolution
 from tests.support.compiling import jit_as_shipped
-from tests.support.paths import chances
+from tests.support.exact_chances import chances
 
 DRAWS = 8_000
 

@@ -59,10 +59,15 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
             env: Any = brax.envs.get_environment(name, **kwargs)
             # `env.observation_size` would run a reset, and compile each of its operations.
             obs = jax.eval_shape(lambda: env.reset(jax.random.PRNGKey(0))).obs
-            obs_size, action_size = obs.shape[-1], env.action_size
+            action_size = env.action_size
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
         raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
+
+    if not hasattr(obs, "shape"):
+        raise ValueError(
+            f"observations must be one array; those of {name} are of type {type(obs).__name__}."
+        )
 
     def transition(state: Any) -> Transition:
         bonus = sum(
@@ -83,7 +88,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         return new, transition(new)
 
     endless = name in _ENDLESS or kwargs.get("terminate_when_unhealthy") is False
-    return Environment(obs_size, action_size, reset, step, endless)
+    return Environment(obs.shape[-1], action_size, reset, step, endless)
 
 
 def _repair_fluid() -> None:

@@ -2,14 +2,17 @@
 
     python -m tests.mutations          go on where the last call stopped; takes hours
     python -m tests.mutations --new    draw again, for a library that has changed
+    python -m tests.mutations --survivors    run what survived again, for tests that are new
 
 Draws forty lines from the lines of `esenas_jax/` that `make test` executes, with a fixed seed, and
 one mutation of each. Each mutated library is run against the test files that mirror the mutated
 file, then against the rest of `make test`, then against what only `make test-all` runs, up to the
-first failure. What was found is in results.json, and as a table in README.md, after every mutation.
+first failure. A test that fails without the mutation, too, has caught nothing: the script stops.
+What was found is in results.json, and as a table in README.md, after every mutation.
 """
 
 import argparse
+import ast
 import collections
 import hashlib
 import json
@@ -30,7 +33,8 @@ LIBRARY = ROOT / "esenas_jax"
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 PAGE = pathlib.Path(__file__).with_name("README.md")
 NUMBER, SEED = 40, 0
-TIMEOUT = 5400  # seconds; a mutation may make a loop endless
+# Seconds; a mutation may make a loop endless. Far more than a stage takes.
+TIMEOUT = {"mirror": 1800, "make test": 1800, "make test-all": 4 * 3600}
 # Files that are tested by files of other names, and folders whose files share a test file.
 MIRRORS = {
     "_checks": ["errors", "strategies"],
@@ -51,7 +55,6 @@ MIRRORS = {
     "flax_module": ["flax_policies"],
     "flax_networks": ["flax_policies", "supervised"],
     "quantized": ["compression"],
-    "pyglove": ["pyglove"],
 }
 
 
@@ -83,8 +86,10 @@ def draw(lines: dict[str, list[int]]) -> list[dict]:
     """Return forty mutations, of forty different lines."""
     choices: dict[tuple[str, int], list[Mutation]] = {}
     for file in sorted(lines):
-        for mutation in mutations((ROOT / file).read_text()):
-            if mutation.line in lines[file]:
+        source = (ROOT / file).read_text()
+        first = statements(source)
+        for mutation in mutations(source):
+            if first[mutation.line] in lines[file]:
                 choices.setdefault((file, mutation.line), []).append(mutation)
     rng, rows = random.Random(SEED), []
     for file, line in rng.sample(sorted(choices), NUMBER):
@@ -101,6 +106,15 @@ def draw(lines: dict[str, list[int]]) -> list[dict]:
     return rows
 
 
+def statements(source: str) -> dict[int, int]:
+    """Return for each line the first line of the statement it is of, which coverage counts."""
+    first = {}
+    for node in ast.walk(ast.parse(source)):  # a statement comes before those within it
+        if isinstance(node, ast.stmt):
+            first |= dict.fromkeys(range(node.lineno, node.end_lineno + 1), node.lineno)
+    return first
+
+
 def digest() -> str:
     """Return what tells one state of the library from another."""
     files = sorted(LIBRARY.rglob("*.py"))
@@ -111,21 +125,21 @@ def digest() -> str:
 
 
 def tests(*arguments: str) -> list[str]:
-    return ["pytest", "-n", "auto", "--maxprocesses=8", "--dist=loadfile", "-q",
-            "-p", "no:cacheprovider", *arguments]  # fmt: skip
+    return ["pytest", "-n", "auto", "--maxprocesses=8", "--dist=loadfile",
+            "--no-loadscope-reorder", "-q", *arguments]  # fmt: skip
 
 
-def failure(copy: pathlib.Path, *arguments: str) -> str | None:
+def failure(copy: pathlib.Path, seconds: float, *arguments: str) -> str | None:
     """Run tests up to the first failure; return which it was, or None."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # a .pyc is as old as its second
     command = [sys.executable, "-m", *tests("-x", *arguments)]
     try:
         done = subprocess.run(
             command, cwd=copy, env=environment, check=False, capture_output=True, text=True,
-            timeout=TIMEOUT,
+            timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return "no end within an hour and a half"
+        return f"no end within {seconds / 3600:g} hours"
     if done.returncode in (0, 5):  # 5: no test was selected
         return None
     found = re.search(r"^(?:FAILED|ERROR) (\S+(?: [^-\s]\S*)*)", done.stdout, re.MULTILINE)
@@ -150,9 +164,11 @@ def judge(row: dict, stage: str, copy: pathlib.Path) -> None:
     file.write_text(mutated(source, mutation))
     began = time.monotonic()
     try:
-        caught = failure(copy, *stages(row["file"])[stage])
+        caught = failure(copy, TIMEOUT[stage], *stages(row["file"])[stage])
     finally:
         file.write_text(source)
+    if caught and "::" in caught and failure(copy, TIMEOUT[stage], "-m", "", "--last-failed"):
+        sys.exit(f"error: {caught} fails without a mutation, too.")
     row["seconds"] = row.get("seconds", 0) + round(time.monotonic() - began)
     row["survived"] = row.get("survived", []) + ([] if caught else [stage])
     if caught:
@@ -188,9 +204,9 @@ def page(content: dict) -> str:
     for row in rows:
         caught = row.get("test") or outcome(row)
         code = [f"`{row[side]}`".replace("|", "\\|") for side in ("before", "after")]
-        note = f" {row['note']}" if "note" in row else ""
+        caught = " ".join(caught.split()).replace("|", "\\|")
         where = f"{row['file'].removeprefix('esenas_jax/')}:{row['line']}"
-        lines.append(f"| {where} | {row['kind']} | {' | '.join(code)} | {caught}{note} |")
+        lines.append(f"| {where} | {row['kind']} | {' | '.join(code)} | {caught} |")
     return "\n".join(lines) + "\n"
 
 
@@ -202,22 +218,25 @@ def write(content: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--new", action="store_true", help="draw again")
-    new = parser.parse_args().new
+    parser.add_argument("--survivors", action="store_true", help="run what survived again")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs"))
-        if new or not RESULTS.exists():
+        if arguments.new or not RESULTS.exists():
             content = {"digest": digest(), "rows": draw(executed(copy))}
             write(content)
         else:
             content = json.loads(RESULTS.read_text())
         if content["digest"] != digest():
             sys.exit("error: the library has changed since the lines were drawn: use --new.")
+        for row in content["rows"] if arguments.survivors else ():
+            row.pop("survived", None)
         # All mutations through one stage before the next: the last stage takes longest.
         for stage in ("mirror", "make test", "make test-all"):
             for row in content["rows"]:
                 if "stage" in row or stage in row.get("survived", []):
-                    continue
+                    continue  # caught, or run before
                 if stage in stages(row["file"]):
                     judge(row, stage, copy)
                     print(f"{row['file']}:{row['line']}: {stage}: {row.get('test')}", flush=True)

@@ -72,17 +72,19 @@ class _Finder:
             case ast.BinOp(left, op, right) if type(op) in _SIGNS:
                 yield self.between(left, right, "sign", *_SIGNS[type(op)])
             case ast.BinOp(left, op, _) if type(op) in _MASKS:
-                yield self.replaced(node, "dropped mask", self.text(left))
+                yield self.replaced(node, "dropped mask", f"({self.text(left)})")
             case ast.UnaryOp(ast.USub(), operand) if not isinstance(operand, ast.Constant):
                 yield self.replaced(node, "sign", f"({self.text(operand)})")
             case ast.Compare(left, [op], [right]) if type(op) in _COMPARISONS:
                 yield self.between(left, right, "comparison", *_COMPARISONS[type(op)])
             case ast.Constant(int(value)) if not isinstance(value, bool):
                 yield self.replaced(node, "off by one", str(value + 1))
-            case ast.Call(ast.Attribute(_, "where"), [_, kept, _]):
-                yield self.replaced(node, "dropped mask", self.text(kept))
+            case ast.Call(ast.Attribute(_, name) | ast.Name(name), [_, kept, _]) if name.endswith(
+                "where"
+            ):
+                yield self.replaced(node, "dropped mask", f"({self.text(kept)})")
             case ast.Call(ast.Attribute(_, "fold_in"), [key, _]):
-                yield self.replaced(node, "swapped key", self.text(key))
+                yield self.replaced(node, "swapped key", f"({self.text(key)})")
             case ast.Assign([ast.Tuple([first, second, *_])], ast.Call(ast.Attribute(_, "split"))):
                 start, end = self.place(first)[0], self.place(second)[1]
                 swapped = f"{self.text(second)}, {self.text(first)}"

@@ -18,30 +18,28 @@ import pytest
 
 from experiments import record, train
 
-_programs: dict = {}
-_answers: dict = {}
-
 
 @contextlib.contextmanager
 def shared_programs():
     compile_anew, choose_anew = train.Run._compile, train.Run._choose
+    programs, answers = {}, {}
 
     def compiled(run):
         if run.record is None or run.tracing.left:
             return compile_anew(run)
         key = _key(run)
-        if key not in _programs:
-            _programs[key] = compile_anew(run)
-        first, program = _programs[key]
+        if key not in programs:
+            programs[key] = compile_anew(run)
+        first, program = programs[key]
         return jax.tree.map(jnp.copy, first), program  # a program uses up the state that it gets
 
     def chosen(run, state):
         if run.record is None:
             return choose_anew(run, state)
         key = _key(run), _digest(state)
-        if key not in _answers:
-            _answers[key] = jax.device_get(choose_anew(run, state))
-        return _answers[key]
+        if key not in answers:
+            answers[key] = jax.device_get(choose_anew(run, state))
+        return answers[key]
 
     with pytest.MonkeyPatch.context() as patch, jax.default_matmul_precision("highest"):
         patch.setattr(train.Run, "_compile", compiled)
