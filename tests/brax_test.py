@@ -138,6 +138,21 @@ def test_what_brax_does_not_have_is_refused(name, backend, message):
         tasks.brax_environment(name, backend)
 
 
+def test_observations_that_are_not_one_vector_are_refused(monkeypatch):
+    """Brax has environments of the user's own, and some observe a dict."""
+    import brax.envs
+    from brax.envs.fast import Fast
+
+    class WithPixels(Fast):
+        def reset(self, rng):
+            state = super().reset(rng)
+            return state.replace(obs={"state": state.obs, "pixels": jnp.zeros((8, 8))})
+
+    monkeypatch.setitem(brax.envs._envs, "pixels", WithPixels)
+    with pytest.raises(ValueError, match=r"must be one vector; those of pixels are \{'pixels': "):
+        tasks.brax_environment("pixels", backend="spring")
+
+
 # What compiles in seconds: it has no physics.
 QUICK = ("fast", "spring")
 

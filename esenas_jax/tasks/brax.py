@@ -44,7 +44,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
 
     Raises:
         ValueError: if Brax knows no such environment or backend (the known ones are listed), or
-            the environment does not support the backend.
+            the environment does not support the backend, or its observations are not one vector.
     """
     _checks.known("environment", name, brax_environments())
     with _border():
@@ -64,10 +64,8 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
         raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
 
-    if not hasattr(obs, "shape"):
-        raise ValueError(
-            f"observations must be one array; those of {name} are of type {type(obs).__name__}."
-        )
+    if getattr(obs, "ndim", None) != 1:
+        raise ValueError(f"observations must be one vector; those of {name} are {obs}.")
 
     def transition(state: Any) -> Transition:
         bonus = sum(

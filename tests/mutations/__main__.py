@@ -75,7 +75,8 @@ def executed(copy: pathlib.Path) -> dict[str, list[int]]:
         "[run]\nsource = esenas_jax\nparallel = true\npatch = subprocess\n"
     )
     coverage = [sys.executable, "-m", "coverage"]
-    subprocess.run([*coverage, "run", "-m", *tests()], cwd=copy, check=True)
+    # A test may fail because of coverage alone, one of what a process imports say.
+    subprocess.run([*coverage, "run", "-m", *tests()], cwd=copy, check=False)
     subprocess.run([*coverage, "combine"], cwd=copy, check=True)
     subprocess.run([*coverage, "json", "-o", "coverage.json"], cwd=copy, check=True)
     files = json.loads((copy / "coverage.json").read_text())["files"]
