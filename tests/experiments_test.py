@@ -482,7 +482,7 @@ def test_the_command_trains(tmp_path):
 def test_what_can_change_bits_between_two_starts_is_named():
     from experiments.provenance import changed, provenance
 
-    here = provenance()
+    here = provenance() | {"dirty": False}  # without a Git checkout it is None
     assert here["cpu"]
     assert changed(here, here) == []
     assert changed(here, here | {"device_count": 1, "cpu_count": 64}) == []

@@ -163,6 +163,7 @@ def judge(row: dict, stage: str, copy: pathlib.Path) -> None:
     source = file.read_text()
     mutation = Mutation(row["kind"], row["line"], row["start"], row["end"], row["text"])
     file.write_text(mutated(source, mutation))
+    shutil.rmtree(copy / ".pytest_cache", ignore_errors=True)  # what failed before
     began = time.monotonic()
     try:
         caught = failure(copy, TIMEOUT[stage], *stages(row["file"])[stage])
