@@ -189,6 +189,16 @@ def test_kernels_that_are_no_matrices_are_compared_with_none():
     assert images(num_edges=5).shapes == ((9, 2), (32, 3), (3, 2))
 
 
+def test_a_number_of_a_kernel_of_the_users_own_counts_once():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x @ self.param("kernel", nn.initializers.ones, (x.shape[-1], 3))
+
+    policy = policies.from_flax(Own(), jax.ShapeDtypeStruct((4,), jnp.float32), search=None)
+    assert policy.cost(()).multiplications == 12
+
+
 def test_multiplications_of_a_large_image_stay_the_largest_number():
     image = jax.ShapeDtypeStruct((2048, 2048, 8), jnp.float32)  # 2^22 places x 2^10 numbers
 

@@ -284,5 +284,10 @@ def test_bad_input_gets_one_sentence(name):
 
 
 def test_a_ring_larger_than_memory_is_refused_before_it_is_made():
-    with pytest.raises(ValueError, match=r"^ring_size must be such that the rings fit into .* GiB"):
+    size = simple().policy.num_params
+    takes = 4 * 4 * 2**40 * (size + size) / 2**30  # float32 of four learners: weights, behaviour
+    with pytest.raises(
+        ValueError, match=r"^ring_size must be such that the rings fit into .* GiB"
+    ) as raised:
         learners(simple(), 4, rules.tabu(1.0, 2**40))
+    assert f"4 learners of {size} weights take {takes:.3g} GiB." in str(raised.value)

@@ -274,6 +274,16 @@ def test_what_a_member_scores_again_replaces_what_it_had():
     assert metrics["incumbents"] == 3
 
 
+def test_a_member_is_scored_again_whatever_its_place():
+    controller = nsga2(4, num_incumbents=4)
+    state = full(controller, [[9, 1], [5, 5], [1, 9], [0, 0]])
+    members = np.asarray(state.genotypes)[:, 0].tolist()
+    told = [[10 + n, 20 - n] for n in members]
+    after, metrics = tell(controller, state, members, told, info=range(4))
+    assert population(after) == dict(zip(members, told, strict=True))
+    assert metrics["incumbents"] == 4
+
+
 def test_who_is_no_longer_in_the_place_comes_in_as_a_new_one():
     controller = nsga2(4, num_incumbents=2)
     state = full(controller, [[9, 1], [5, 5], [1, 9], [0, 0]])

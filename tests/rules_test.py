@@ -378,6 +378,18 @@ def test_learners_stay_apart_from_the_best():
     np.testing.assert_allclose(metrics["near_the_best"], 0.5, rtol=1e-6)
 
 
+def test_each_of_several_rules_has_a_key_of_its_own():
+    """Two of a kind would throw the same dice."""
+
+    def apply(key, memory, moved):
+        return jax.random.key_data(key), moved, {}
+
+    one = rules.Rule(lambda learners, number: (), apply, least=1)
+    memory, *_ = rules.compose(one, one).apply(KEY, ((), ()), moved())
+    keys = np.stack([*memory, jax.random.key_data(KEY)])
+    assert len(np.unique(keys, axis=0)) == 3
+
+
 def test_rules_follow_each_other_and_believe_the_ones_before():
     """Culling after annealing goes by the scores of the weights that learners are back at."""
     rule = rules.compose(rules.annealing(1e-6), rules.culling())

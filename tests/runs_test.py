@@ -242,6 +242,11 @@ def test_bad_input_is_refused_in_one_sentence(arguments, message):
         runs(simple(), **arguments)
 
 
+def test_devices_share_out_runs_or_generations_and_not_both():
+    with pytest.raises(ValueError, match=r"got 4 runs, 2 devices and 2 shards\.$"):
+        runs(simple(devices=2), number=4, devices=2)
+
+
 @pytest.mark.parametrize(
     "noise", [None, pytest.param(strategies.shared_table(2**10), marks=pytest.mark.slow)]
 )

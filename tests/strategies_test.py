@@ -620,6 +620,11 @@ def test_bad_input_is_refused_in_one_sentence(factory, arguments, error, message
     assert str(raised.value) == message
 
 
+def test_numbers_of_numpy_are_numbers():
+    state = strategies.es(np.int64(8), np.int32(1), noise_std=np.float32(0.25)).init(jnp.zeros(3))
+    assert state.hyper.noise_std == 0.25
+
+
 def test_forward_differences_without_exact_evaluations_are_refused():
     with pytest.raises(ValueError, match="num_exact must be at least 1, got 0"):
         strategies.es(D, 0, antithetic=False)
