@@ -12,7 +12,7 @@ import numpy as np
 import pyglove as pg
 import pytest
 
-from esenas_jax.spaces import OneOf, Product, Repeat, SubsetOf, same
+from esenas_jax.spaces import Conditional, OneOf, Product, Repeat, SubsetOf, same
 from tests.reference import evolution
 from tests.support.compiling import jit_as_shipped
 from tests.support.exact_chances import chances
@@ -480,3 +480,21 @@ def test_spaces_are_frozen_and_hashable_by_value(name):
     field = dataclasses.fields(space)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(space, field, getattr(space, field))
+
+
+def test_a_child_of_two_orders_has_places_of_the_first_and_the_order_of_the_second():
+    space, first, second = SubsetOf(6, 6, ordered=True), np.arange(6), np.arange(6)[::-1]
+    cross = jax.jit(jax.vmap(lambda key: space.crossover(key, jnp.array(first), jnp.array(second))))
+    children = np.asarray(cross(jax.random.split(jax.random.key(0), 400)))
+    assert (np.sort(children, axis=1) == first).all()
+    kept = children == first
+    assert 0.5 < kept.mean() < 0.8  # half of the places, and what comes back to its place by chance
+    for child, places in zip(children, kept, strict=True):
+        assert (np.diff(child[~places]) < 0).all()
+
+
+@pytest.mark.parametrize(("times", "nodes"), [(1, 2), (2, 6)])
+def test_a_set_that_is_all_that_an_option_carries_has_no_node_of_its_own(times, nodes):
+    option = Conditional([Repeat(SubsetOf(3, 2), times), None]).options[0]
+    assert option is not None
+    assert option.decisions(np.zeros((times, 2), np.int32)) == nodes

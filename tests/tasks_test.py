@@ -181,6 +181,7 @@ def test_regression_scores_are_minus_the_mean_smooth_l1(degree, scale):
 
 def test_the_regressions_target_is_the_best_there_is():
     task = tasks.polynomial_regression(jax.random.key(7), degree=2)
+    assert (task.episodes, task.horizon) == (1, 0)  # one call, and no steps
     target = 5.0 * jax.random.normal(jax.random.key(7), (3,), jnp.float32)
     best = task.evaluate(jax.random.key(1), *linear(target)).episode_return
     assert -1e-6 < float(best) <= 0

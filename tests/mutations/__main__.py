@@ -59,6 +59,7 @@ MIRRORS = {
     "flax_module": ["flax_policies"],
     "flax_networks": ["flax_policies", "supervised"],
     "quantized": ["compression"],
+    "tabu": ["learners"],
 }
 
 
