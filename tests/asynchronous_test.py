@@ -72,7 +72,7 @@ def test_the_incumbent_is_the_weights_that_were_evaluated():
         state, _ = step(KEY, state)
     kept = np.asarray(state.now.incumbent.params)
     assert any((kept == x).all() for x in visited)
-    # The best exact score came from one of them, some updates before it was heard of.
+    # The best exact score came from one of them, some updates before its score arrived.
     scores = []
     state = init(KEY)
     for t in range(12):

@@ -1,4 +1,4 @@
-"""A run of seconds on Pendulum, by policy, strategy and normaliser: `FILE:edges,es,none`.
+"""A run of seconds on Pendulum, by policy, strategy and normalizer: `FILE:edges,es,none`.
 
 `FILE:regression` has no episodes and nothing to search, and compiles in a second;
 `FILE:regression,edges` has architectures.
