@@ -741,9 +741,10 @@ def keys_and_architectures(options: dict) -> tuple[np.ndarray, np.ndarray, list]
     strategy = strategies.es(6, 4)
     search = es_enas(policy, task, strategy, controllers.random(policy.space), **options)
     state = search.init(KEY)
+    ask = jax.jit(jax.vmap(functools.partial(search.candidate, KEY, state), (None, 0)))
     out = []
     for generation in (0, 1, 2):
-        asked = jax.vmap(lambda i, g=generation: search.candidate(KEY, state, g, i))(jnp.arange(16))
+        asked = ask(jnp.int32(generation), jnp.arange(16))
         out.append((np.asarray(jax.random.key_data(asked.key)), np.asarray(asked.genotype)))
     return out
 

@@ -57,7 +57,7 @@ def after(generations: int, devices: int):
     """Return the state after some generations on some devices, and the rows of metrics."""
     if generations == 0:
         search = pendulum(small(devices=devices))
-        return jax.jit(search.init)(KEY), None, jax.jit(search.step)
+        return jax.device_get(jax.jit(search.init)(KEY)), None, jax.jit(search.step)
     state, rows, step = after(generations - 1, devices)
     state, metrics = jax.device_get(step(KEY, state))
     row = jax.tree.map(lambda x: x[None], metrics)

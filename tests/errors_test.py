@@ -24,6 +24,7 @@ from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.command_line import RunError, load_config
 from experiments.metrics_log import read_rows
 from experiments.workdir import Workdir, WorkdirError
+from tests.support.shared_programs import shared_programs
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "pendulum_config.py"
@@ -748,22 +749,23 @@ def test_a_task_that_breaks_leaves_the_checkpoint_of_the_last_good_generation(
     config = with_task(grows, monkeypatch, generations=500, checkpoint_every=1000)
     config.controller = tiny().controller
     config.strategy.step_size = 0.1
-    for _ in range(2):  # the same again from the checkpoint
-        with pytest.raises(RunError, match="3 generations in a row were discarded") as refused:
-            train.train(config, Workdir(tmp_path))
-        rows = read_rows(tmp_path)
-        assert [row["discarded"] for row in rows[-4:]] == [0, 1, 2, 3]
-        good = rows[-3]["generation"]  # the first that was discarded: the state before it
-        assert good > 1
-        assert f"The checkpoint of generation {good} is from before them." in str(refused.value)
-        checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
-        assert checkpoints.generations() == [good]
-        saved = checkpoints.leaves(good)
-        assert (saved["generation"], saved["discarded"]) == (good, 0)
-        assert np.isfinite(saved["strategy.params"]).all()
-        # Its scores that were not finite never won.
-        assert np.isfinite(saved["controller.scores"]).all()
-        assert saved["incumbent.score"] <= 2.0
+    with shared_programs():
+        for _ in range(2):  # the same again from the checkpoint
+            with pytest.raises(RunError, match="3 generations in a row were discarded") as refused:
+                train.train(config, Workdir(tmp_path))
+            rows = read_rows(tmp_path)
+            assert [row["discarded"] for row in rows[-4:]] == [0, 1, 2, 3]
+            good = rows[-3]["generation"]  # the first that was discarded: the state before it
+            assert good > 1
+            assert f"The checkpoint of generation {good} is from before them." in str(refused.value)
+            checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+            assert checkpoints.generations() == [good]
+            saved = checkpoints.leaves(good)
+            assert (saved["generation"], saved["discarded"]) == (good, 0)
+            assert np.isfinite(saved["strategy.params"]).all()
+            # Its scores that were not finite never won.
+            assert np.isfinite(saved["controller.scores"]).all()
+            assert saved["incumbent.score"] <= 2.0
 
 
 @pytest.mark.slow

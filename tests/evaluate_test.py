@@ -34,6 +34,12 @@ def measured(folder: Path, **arguments) -> dict:
     return evaluate.evaluate(Workdir(folder), **arguments)
 
 
+@pytest.fixture(scope="module")
+def of_ten_episodes(finished) -> dict:
+    """What the run is worth, measured on ten episodes of seed 3."""
+    return measured(finished, episodes=10, seed=3)
+
+
 def test_a_finished_run_is_measured_as_a_loop_over_its_episodes_measures_it(finished):
     """With nothing but the policy file, and the environment's own functions."""
     act, world = load_policy(finished / "policy.npz"), tasks.pendulum()
@@ -58,14 +64,13 @@ def test_a_finished_run_is_measured_as_a_loop_over_its_episodes_measures_it(fini
     assert found["run"].endswith("finished after 12 generations")
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_one_others(finished):
-    first = measured(finished, episodes=10, seed=3)
-    assert measured(finished, episodes=10, seed=3) == first
-    assert measured(finished, episodes=10, seed=4)["return"] != first["return"]
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(finished, of_ten_episodes):
+    assert measured(finished, episodes=10, seed=3) == of_ten_episodes
+    assert measured(finished, episodes=10, seed=4)["return"] != of_ten_episodes["return"]
 
 
 def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone(
-    finished, tmp_path
+    finished, of_ten_episodes, tmp_path
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -75,10 +80,9 @@ def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone
     torn.mkdir()
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
     # The end of the run, so that the choice is that of the run itself.
-    expected = measured(finished, episodes=10, seed=3)
     got = measured(folder, episodes=10, seed=3)
     assert got.pop("run").endswith("generation 12 of 12")
-    assert got == {name: value for name, value in expected.items() if name != "run"}
+    assert got == {name: value for name, value in of_ten_episodes.items() if name != "run"}
     shutil.rmtree(folder / "checkpoints" / "12")
     assert measured(folder, episodes=10)["run"].endswith("generation 8 of 12")
     after = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
@@ -87,15 +91,14 @@ def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone
     ]
 
 
-def test_the_command_prints_what_is_measured(finished):
+def test_the_command_prints_what_is_measured(finished, of_ten_episodes):
     """In a process of its own, the same number."""
     command = [
         sys.executable, "-m", "experiments.evaluate", f"--workdir={finished}", "--episodes=10",
         "--seed=3",
     ]  # fmt: skip
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    found = measured(finished, episodes=10, seed=3)
-    lines = {"Run": found["run"]} | results.measured(found, "of seed 3")
+    lines = {"Run": of_ten_episodes["run"]} | results.measured(of_ten_episodes, "of seed 3")
     assert printed == results.table(lines) + "\n"
     assert list(lines) == ["Run", "Return", "Episode length", "Measured on"]
 

@@ -29,6 +29,7 @@ from experiments.metrics_log import read_rows
 from experiments.policy_file import load_contender, load_policy, save_policy
 from experiments.workdir import Workdir, WorkdirError, finite
 from tests.support.compiling import environment_as_shipped
+from tests.support.shared_programs import shared_programs
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -78,16 +79,23 @@ def each_brax_environment_is_made_once():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_are_shared():
+    with shared_programs(pictures=True):
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = Workdir(tmp_path_factory.mktemp("run"))
-    config = pendulum(generations=4)
+    config = pendulum(generations=4, seed=6)
+    config.objective.shift_per_step = 1.0
     return workdir, config, train.train(config, workdir)
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Two seeds with two numbers each."""
+    """Two seeds with two numbers each; the last of them is `trained`."""
     workdir = Workdir(tmp_path_factory.mktemp("many"))
     sweep = ConfigDict({"objective": {"shift_per_step": [0.0, 1.0]}})
     config = pendulum(generations=4, seed=5, seeds=2, sweep=sweep, checkpoint_every=2)
@@ -252,7 +260,7 @@ def test_three_discarded_generations_in_a_row_stop_the_run(tmp_path):
 # --- many runs in one program ---------------------------------------------------------------------
 
 
-def test_every_run_of_many_is_what_it_would_be_alone(many, tmp_path):
+def test_every_run_of_many_is_what_it_would_be_alone(many, trained):
     workdir, _, found = many
     rows = read_rows(workdir.path)
     assert [(row["generation"], row["run"]) for row in rows] == [
@@ -260,10 +268,8 @@ def test_every_run_of_many_is_what_it_would_be_alone(many, tmp_path):
     ]
     settings = [(run["seed"], run["objective.shift_per_step"]) for run in found["runs"]]
     assert settings == [(5, 0.0), (6, 0.0), (5, 1.0), (6, 1.0)]
-    config = pendulum(generations=4, seed=6)
-    config.objective.shift_per_step = 1.0
-    alone = train.train(config, Workdir(tmp_path))
-    for row, expected in zip(rows[3::4], read_rows(tmp_path), strict=True):
+    single, _, alone = trained
+    for row, expected in zip(rows[3::4], read_rows(single.path), strict=True):
         assert {k: row[k] for k in ("env_steps", "episodes")} == {
             k: expected[k] for k in ("env_steps", "episodes")
         }
@@ -420,7 +426,7 @@ def test_json_gets_null_for_what_is_not_finite():
 
 def test_the_folder_of_another_config_is_refused_with_the_differences(trained):
     workdir, config, _ = trained
-    other = pendulum(generations=4)
+    other = ConfigDict(config.to_dict())
     other.strategy.noise_std = 0.3
     with pytest.raises(WorkdirError, match=r"strategy\.noise_std was 0\.5, is 0\.3"):
         train.train(other, workdir)

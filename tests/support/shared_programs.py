@@ -2,9 +2,9 @@
 
 A run of seconds compiles for seconds, and a test of how runs go on needs two or three of them.
 While `shared_programs` is entered, `experiments.train.train` compiles a generation once for all
-runs of one config, chooses the answer to a state once, and draws no pictures. Everything else is
-done anew: checkpoints, metrics, generations. Products are as precise as the command makes them, so
-that commands find its programs in the compilation cache.
+runs of one config, and chooses the answer to a state once. Everything else is done anew:
+checkpoints, metrics, generations, and pictures if a test wants them. Products are as precise as
+the command makes them, so that commands find its programs in the compilation cache.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from experiments import record, train
 
 
 @contextlib.contextmanager
-def shared_programs():
+def shared_programs(pictures: bool = False):
     compile_anew, choose_anew = train.Run._compile, train.Run._choose
     programs, answers = {}, {}
 
@@ -44,7 +44,8 @@ def shared_programs():
     with pytest.MonkeyPatch.context() as patch, jax.default_matmul_precision("highest"):
         patch.setattr(train.Run, "_compile", compiled)
         patch.setattr(train.Run, "_choose", chosen)
-        patch.setattr(record, "_pictures", lambda *_: None)
+        if not pictures:
+            patch.setattr(record, "_pictures", lambda *_: None)
         yield
 
 
