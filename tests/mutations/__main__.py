@@ -8,7 +8,9 @@ Draws forty lines from the lines of `esenas_jax/` that `make test` executes, wit
 one mutation of each. Each mutated library is run against the test files that mirror the mutated
 file, then against the rest of `make test`, then against what only `make test-all` runs, up to the
 first failure. A test that fails without the mutation, too, has caught nothing: the script stops.
-What was found is in results.json, and as a table in README.md, after every mutation.
+What was found is in results.json, and as a table in README.md, after every mutation. A survivor
+that no test could catch, because the mutated library promises the same, gets its reason by hand:
+`"equivalent": "..."` in its row of results.json. It is not run again.
 """
 
 import argparse
@@ -183,9 +185,11 @@ def judge(row: dict, stage: str, copy: pathlib.Path) -> None:
 
 
 def outcome(row: dict) -> str:
-    """Return at which stage a mutation was caught, or how far it got."""
+    """Return at which stage a mutation was caught, or what else became of it."""
     if "stage" in row:
         return row["stage"]
+    if "equivalent" in row:
+        return f"equivalent: {row['equivalent']}"
     return "survives" if "make test-all" in row.get("survived", []) else "not run to the end yet"
 
 
@@ -198,6 +202,7 @@ def page(content: dict) -> str:
         f"`python -m tests.mutations`, seed {SEED}, library {content['digest']}: of {len(rows)} "
         f"mutations {caught} are caught by `make test` ({count['mirror']} by the test files that "
         f"mirror the mutated file), {count['make test-all']} more by `make test-all`; "
+        f"{sum('equivalent' in row for row in rows)} change nothing that the library promises, and "
         f"{sum(outcome(row) == 'survives' for row in rows)} survive."
     )
     lines = [
@@ -242,8 +247,8 @@ def main() -> None:
         # All mutations through one stage before the next: the last stage takes longest.
         for stage in ("mirror", "make test", "make test-all"):
             for row in content["rows"]:
-                if "stage" in row or stage in row.get("survived", []):
-                    continue  # caught, or run before
+                if {"stage", "equivalent"} & set(row) or stage in row.get("survived", []):
+                    continue  # caught, judged by hand, or run before
                 if stage in stages(row["file"]):
                     judge(row, stage, copy)
                     print(f"{row['file']}:{row['line']}: {stage}: {row.get('test')}", flush=True)
