@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from esenas_jax import _checks
-from esenas_jax.population import AXIS
+from esenas_jax.population import AXIS, EVERYWHERE, sharded
 from esenas_jax.rules import Moved, Rule, compose
 from esenas_jax.rules.rule import each, taken
 from esenas_jax.runs import all_of, by_run
@@ -186,21 +185,14 @@ def learners(
         return each(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), local)
 
     if devices > 1:
-        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
-        by_device, everywhere = PartitionSpec(AXIS), PartitionSpec()
+        by_device = PartitionSpec(AXIS)
         states = LearnersState(
-            generation=everywhere,  # pyright: ignore[reportArgumentType]
-            learners=by_run(search, by_device, everywhere),  # pyright: ignore[reportArgumentType]
-            memory=everywhere,
-            discarded=everywhere,  # pyright: ignore[reportArgumentType]
+            generation=EVERYWHERE,  # pyright: ignore[reportArgumentType]
+            learners=by_run(search, by_device, EVERYWHERE),  # pyright: ignore[reportArgumentType]
+            memory=EVERYWHERE,
+            discarded=EVERYWHERE,  # pyright: ignore[reportArgumentType]
         )
-        step = jax.shard_map(
-            step,
-            mesh=mesh,
-            in_specs=(everywhere, states),
-            out_specs=(states, everywhere),
-            check_vma=False,
-        )
+        step = sharded(step, devices, (EVERYWHERE, states), (states, EVERYWHERE))
 
     def run(run_key: Key, state: LearnersState, generations: int) -> tuple[LearnersState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""

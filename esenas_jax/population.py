@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from esenas_jax import _checks
 from esenas_jax.rollout import rollout
@@ -28,6 +28,7 @@ Bound = Callable[[PyTree, Array], tuple[PyTree, Any]]
 Lenses = Callable[[PyTree, Array], Lens]
 
 AXIS = "devices"
+EVERYWHERE = PartitionSpec()  # of an array that every device has as a whole
 
 # Measured by `benchmarks.lanes`: what costs least over several environments. Where none ends before
 # the others, many lanes are better used; where they do, few lanes wait less for the last.
@@ -103,13 +104,7 @@ class Population:
 
         Inside, `evaluate` and `total` share the work out.
         """
-        if self.shards == 1:
-            return f
-        mesh = Mesh(np.array(jax.devices()[: self.devices]), (AXIS,))
-        everywhere = PartitionSpec()
-        return jax.shard_map(
-            f, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
-        )
+        return f if self.shards == 1 else sharded(f, self.devices)
 
     def evaluate(
         self, task: Task, given: PyTree, bound: Bound, lens: Lenses, apply: Apply, ids: Array
@@ -344,6 +339,69 @@ class Population:
         everyone = self._gather(local)
         zero = jax.tree.map(lambda x: jnp.zeros_like(x[0]), everyone)
         return jax.lax.scan(add, zero, everyone, length=self.shards)[0]
+
+
+def sharded(
+    f: Callable[..., PyTree],
+    devices: int,
+    in_specs: PyTree = EVERYWHERE,
+    out_specs: PyTree = EVERYWHERE,
+) -> Callable[..., PyTree]:
+    """Return f carried out by several devices, each on its part of the arguments.
+
+    Args:
+        f: what one device does; f may call collectives over the axis `AXIS`.
+        devices: how many of `jax.devices()` to use, the first ones.
+        in_specs: one `PartitionSpec` for each argument, or for each part of an argument; by default
+            every device receives all arguments.
+        out_specs: the same for the results; by default all devices return the same results.
+    """
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+
+    def call(*arguments: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(arguments)
+        prefix = (EVERYWHERE,) * len(arguments) if _is_spec(in_specs) else in_specs
+        specs = jax.tree.map(
+            lambda spec, part: jax.tree.map(lambda _: spec, part),
+            prefix,
+            arguments,
+            is_leaf=_is_spec,
+        )
+        specs = jax.tree.leaves(specs, is_leaf=_is_spec)
+        # jaxlib 0.11 crashes when it compiles, for several devices of a CPU,
+        #     jax.shard_map(lambda x, e: (jax.lax.psum(x, "d"), e), ...)(jnp.ones(4), jnp.zeros(0))
+        # The genotype of a policy with nothing to search is such an argument without elements. So
+        # each device makes these arguments. `test_arguments_without_elements_crash_jaxlib_0_11`
+        # fails as soon as a jaxlib behaves otherwise.
+        kept = [k for k, x in enumerate(leaves) if not _has_no_elements(x)]
+
+        def on_a_device(given: list[Array]) -> PyTree:
+            parts = dict(zip(kept, given, strict=True))
+            for k in range(len(leaves)):
+                if k not in parts:
+                    shape = NamedSharding(mesh, specs[k]).shard_shape(leaves[k].shape)
+                    parts[k] = jnp.zeros(shape, leaves[k].dtype)
+            return f(*structure.unflatten([parts[k] for k in range(len(leaves))]))
+
+        of_all = jax.shard_map(
+            on_a_device,
+            mesh=mesh,
+            in_specs=([specs[k] for k in kept],),
+            out_specs=out_specs,
+            check_vma=False,
+        )
+        return of_all([leaves[k] for k in kept])
+
+    return call
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
+
+
+def _has_no_elements(x: Any) -> bool:
+    """Return whether x is an array of numbers, not of keys, without elements."""
+    return jnp.size(x) == 0 and jnp.issubdtype(x.dtype, jnp.number)
 
 
 def _same_ids(differ: bool) -> None:

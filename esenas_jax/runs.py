@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from esenas_jax import _checks
-from esenas_jax.population import AXIS
+from esenas_jax.population import AXIS, EVERYWHERE, sharded
 from esenas_jax.search import Metrics, Search
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Array, Key, PyTree, Shared
@@ -97,19 +96,10 @@ def runs(
         return jax.lax.while_loop(goes_on, generation, (jnp.int32(0), state, rows))[1:]
 
     if devices > 1:
-        mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
-        each, all_ = PartitionSpec(AXIS), PartitionSpec()
-        states = by_run(search, each, all_)
-        begin = jax.shard_map(
-            begin, mesh=mesh, in_specs=(each, each), out_specs=states, check_vma=False
-        )
-        advance = jax.shard_map(
-            advance,
-            mesh=mesh,
-            in_specs=(each, states, all_),
-            out_specs=(states, PartitionSpec(None, AXIS)),
-            check_vma=False,
-        )
+        each, rows = PartitionSpec(AXIS), PartitionSpec(None, AXIS)
+        states = by_run(search, each, EVERYWHERE)
+        begin = sharded(begin, devices, (each, each), states)
+        advance = sharded(advance, devices, (each, states, EVERYWHERE), (states, rows))
     return Runs(begin, advance)
 
 

@@ -158,7 +158,9 @@ class Run:
             if saved is not None:
                 state = jax.tree.map(_put, saved, state, is_leaf=lambda x: isinstance(x, Shared))
             state = self._generations(state, advance, totals)
-        return self._answer(state)
+        found = self._answer(state)
+        self.tracing.tell(advance)  # when all results are written
+        return found
 
     def _saved(self, begun: bool) -> tuple[SearchState | None, Totals]:
         """Return the newest checkpoint's state and totals, before anything is compiled."""
@@ -272,7 +274,6 @@ class Run:
                 if not tracing:
                     self.tracing.untraced(time.perf_counter() - started, done)
             self.stopping.saves = False
-            self.tracing.tell(advance)
             if asked := self._asked():
                 self._stop(last, asked, watched)
         return state
@@ -389,8 +390,9 @@ class Tracing:
         seconds, generations = map(sum, zip(*self._looks[1:], strict=True))
         try:
             found = self._profiler.profile(program.as_text() or "")
-        except ProfileError as error:
-            say(f"The traces in {self._profiler.folder} do not tell where time went: {error}")
+        except Exception as error:  # of the reader, or of JAX, whose traces change with its release
+            why = str(error) if isinstance(error, ProfileError) else repr(error)
+            say(f"The traces in {self._profiler.folder} do not tell where time went: {why}")
             return
         say(found.table(seconds / generations))
         say(f"Traces for TensorBoard or Perfetto are in {self._profiler.folder}.")

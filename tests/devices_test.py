@@ -5,12 +5,14 @@ import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 
@@ -246,6 +248,25 @@ def test_failed_candidates_of_other_devices_fail_here_too():
 
     assert failed(8) == failed(1)
     assert 0 < sum(failed(1)) < 44
+
+
+WITHOUT_ELEMENTS = """
+import jax, jax.numpy as jnp
+from jax.sharding import PartitionSpec
+mesh = jax.make_mesh((2,), ("d",), devices=jax.devices()[:2])
+def f(x, e):
+    return jax.lax.psum(jnp.sin(x), "d"), e
+everywhere = PartitionSpec()
+f = jax.shard_map(f, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)
+jax.jit(f)(jnp.ones(4), jnp.zeros(0, jnp.int32))
+"""
+
+
+def test_arguments_without_elements_crash_jaxlib_0_11():
+    """When no supported jaxlib does, `sharded` need not keep these arguments from XLA."""
+    command = [sys.executable, "-c", WITHOUT_ELEMENTS]
+    code = subprocess.run(command, check=False, capture_output=True, timeout=300).returncode
+    assert code == (-signal.SIGSEGV if jaxlib.__version__.startswith("0.11.") else 0)
 
 
 @pytest.mark.slow
