@@ -1,4 +1,5 @@
-# Everything runs in .venv, which is made when it is missing or was made of something else.
+# Everything runs in .venv, a link to the environment of PYTHON in .venvs. That is made when it is
+# missing or was made of something else.
 PYTHON ?= python3
 EXTRAS ?=
 CONFIG ?= experiments/configs/quickstart.py
@@ -12,17 +13,18 @@ SYSTEM := iproute2
 run := .venv/bin/python -m
 environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 
-.PHONY: help train test test-all system lint style clean
+.PHONY: help train test test-all test-short system lint style clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make train      train CONFIG ($(CONFIG)); results go to WORKDIR ($(WORKDIR))'
 	@echo 'make test       run the tests, without the slow ones'
 	@echo 'make test-all   run all tests; those marked system need root, and what make system installs'
+	@echo 'make test-short run the few tests that show whether this Python and its JAX work at all'
 	@echo 'make system     install, with apt-get and as root, what those tests need ($(SYSTEM))'
 	@echo 'make lint       check style and types (ruff, pyright)'
 	@echo 'make style      check style only (ruff)'
-	@echo 'make clean      remove .venv, caches and build outputs; runs/ stays'
+	@echo 'make clean      remove .venv, .venvs, caches and build outputs; runs/ stays'
 	@echo
 	@echo 'PYTHON=python3.12    the interpreter, 3.11 or later ($(PYTHON))'
 	@echo 'EXTRAS=cuda12        extras of pyproject.toml: cuda12, cuda13, tpu, digits, bench, torch ($(or $(EXTRAS),none))'
@@ -40,6 +42,10 @@ test-all:
 	$(environment) test
 	$(run) pytest -m '' $(PYTEST_ARGS)
 
+test-short:
+	$(environment) test
+	$(run) pytest -m short $(PYTEST_ARGS)
+
 system:
 	apt-get update
 	apt-get install --yes --no-install-recommends $(SYSTEM)
@@ -53,5 +59,5 @@ style:
 	$(run) ruff format --check .
 
 clean:
-	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist esenas_jax.egg-info
+	rm -rf .venv .venvs .hypothesis .pytest_cache .ruff_cache build dist esenas_jax.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -16,6 +17,19 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
         allowed = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be {allowed}, got {value}.")
     return value
+
+
+def devices(value: Any) -> int:
+    """Return `value` if JAX has as many devices; raise TypeError or ValueError if not."""
+    wanted = integer("devices", value, 1)
+    if wanted > 1 and wanted > (found := jax.device_count()):  # to count devices starts them
+        more = (
+            f"; XLA_FLAGS=--xla_force_host_platform_device_count={wanted} makes as many of a CPU"
+            if jax.default_backend() == "cpu"
+            else ""
+        )
+        raise ValueError(f"devices must be in [1, {found}], got {wanted}{more}.")
+    return wanted
 
 
 def positive(name: str, value: Any) -> float:

@@ -109,8 +109,7 @@ def learners(
             f"every must be a multiple of the search's propose_every, {search.propose_every}: a "
             f"clone would change its architectures within a block, got {every}."
         )
-    if _checks.integer("devices", devices, 1) > 1:  # to ask for their number starts them
-        _checks.integer("devices", devices, 1, jax.device_count())
+    devices = _checks.devices(devices)
     if number % devices or (devices > 1 and search.shards > 1):
         raise ValueError(
             f"devices can share out learners if their number is a multiple of the devices and no "

@@ -74,8 +74,7 @@ class Population:
         for name in ("lanes", "refill_every", "chunk"):
             if (value := getattr(self, name)) is not None or name == "chunk":
                 _checks.integer(name, value, 1)
-        if _checks.integer("devices", self.devices, 1) > 1:  # to ask for their number starts them
-            _checks.integer("devices", self.devices, 1, jax.device_count())
+        _checks.devices(self.devices)
         if self.virtual_shards is not None:
             shards = _checks.integer("virtual_shards", self.virtual_shards, 1)
             if shards % self.devices:

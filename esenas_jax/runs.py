@@ -61,8 +61,7 @@ def runs(
     init, step = search.init, search.step
     if number is not None:
         number = _checks.integer("number", number, 1)
-    if _checks.integer("devices", devices, 1) > 1:  # to ask for their number starts them
-        _checks.integer("devices", devices, 1, jax.device_count())
+    devices = _checks.devices(devices)
     if devices > 1 and (number is None or number % devices or search.shards > 1):
         raise ValueError(
             f"devices can share out runs if their number is a multiple of the devices and no "

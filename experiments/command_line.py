@@ -23,6 +23,10 @@ from experiments.program_text import ProfileError
 from experiments.workdir import WorkdirError
 
 
+class DeviceError(Exception):
+    """A device that is asked for and absent, in one sentence."""
+
+
 class RunError(Exception):
     """A run that cannot go on, in one sentence."""
 
@@ -44,9 +48,11 @@ def run(main: Callable[[], None], *required: str) -> None:
                 set_xla_flags(flags.FLAGS.config)
             if "coordinator" in flags.FLAGS:
                 hosts.join(*(getattr(flags.FLAGS, name) for name in HOST_FLAGS))
+            find_devices()
             main()
         except (
-            CheckpointError, ConfigError, HostsError, ProfileError, RunError, WorkdirError
+            CheckpointError, ConfigError, DeviceError, HostsError, ProfileError, RunError,
+            WorkdirError,
         ) as error:  # fmt: skip
             if hosts.joined():
                 # What others brought may fail because a process was lost; what we refuse does not.
@@ -128,6 +134,26 @@ def configure_jax() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "esenas_jax" / "jax"))
+
+
+def find_devices() -> None:
+    """Let JAX find its devices, which is when it finds out that a backend is absent.
+
+    Raises:
+        DeviceError: if JAX_PLATFORMS names a backend that does not start here.
+    """
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # the first for `cuda` without its plugin
+        named = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+        if not named:
+            raise
+        line = (str(error).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        raise DeviceError(
+            f"JAX_PLATFORMS={named} asks for a backend that does not start here"
+            f"{f' ({line})' if line else ''}: install JAX for it (make train EXTRAS=cuda12, cuda13 "
+            "or tpu), or unset JAX_PLATFORMS."
+        ) from error
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -377,7 +377,10 @@ def test_one_device_exchanges_nothing():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"devices": 9}, r"devices must be in \[1, 8\], got 9"),
+        (
+            {"devices": 9},
+            r"devices must be in \[1, 8\], got 9; XLA_FLAGS=--xla_force_.*=9 makes as many of",
+        ),
         ({"devices": 0}, "devices must be at least 1, got 0"),
         ({"devices": 2.0}, r"devices must be an integer, got 2\.0"),
         ({"devices": 4, "virtual_shards": 6}, "must be a multiple of devices, 4, got 6"),

@@ -67,7 +67,7 @@ COMMAND = {
     ),
     "more devices than there are": (
         ["--config.devices=9"],
-        r"population: devices must be in \[1, 8\], got 9.",
+        r"population: devices must be in \[1, 8\], got 9; XLA_FLAGS=--xla_force_host_.*",
     ),
     "a sweep of words": (
         ["--config.sweep.strategy.noise_std=[a,b]"],
@@ -217,6 +217,33 @@ def test_a_forked_command_ends_as_one_that_was_started_alone(arguments, commands
     forked = commands[name]
     for field in ("returncode", "stdout", "stderr"):
         assert getattr(alone, field) == getattr(forked, field)
+
+
+ABSENT = """
+import jax
+from experiments.command_line import DeviceError, find_devices
+for name in ("cuda", "tpu,cpu"):
+    jax.config.update("jax_platforms", name)
+    try:
+        find_devices()
+    except DeviceError as error:
+        print(error)
+"""
+
+
+def test_a_backend_that_is_named_and_absent_is_one_sentence():
+    """On a machine without an accelerator, or without JAX's packages for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT],
+        cwd=ROOT, check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    wanted = (
+        r"JAX_PLATFORMS={} asks for a backend that does not start here(?: \(.+\))?: install JAX "
+        r"for it \(make train EXTRAS=cuda12, cuda13 or tpu\), or unset JAX_PLATFORMS\."
+    )
+    lines = done.stdout.splitlines()
+    for name, line in zip(("cuda", "tpu,cpu"), lines, strict=True):
+        assert re.fullmatch(wanted.format(name), line), line
 
 
 # --- a config: field, value, sentence -------------------------------------------------------------
