@@ -275,8 +275,15 @@ def over(*rows_and_compilers):
 
 
 SLOW = pytest.mark.slow
+# One device's part of `make test-short`; `devices_test` runs the same rows on two.
+SHORT = [NORMALIZED, TWICE, DENSE, DISTRIBUTED, COVERING[1]]
 SHIPPED = [(row, jit_as_shipped, () if row == DENSE else SLOW) for row in TABLE]
-every_row = over(*((row, jax.jit, () if row in COVERING else SLOW) for row in TABLE))
+every_row = over(
+    *(
+        (row, jax.jit, pytest.mark.short if row in SHORT else () if row in COVERING else SLOW)
+        for row in TABLE
+    )
+)
 # Quick rows: episodes whose normalizer gathers statistics, and a front of single shots.
 IN_PARTS = [
     (row, jax.jit, () if row == NORMALIZED or row[3] == "nsga2" else SLOW) for row in COVERING

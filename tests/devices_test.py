@@ -24,7 +24,7 @@ from experiments import train
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
-from tests.contract_test import KEY, TABLE, TWICE, equal, make
+from tests.contract_test import KEY, SHORT, TABLE, TWICE, close, equal, make
 from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
@@ -163,6 +163,18 @@ def test_every_search_is_the_same_bits_on_two_devices_and_on_four(rows):
     assert in_a_process(code, quick=rows == [ONE]) == [str(row) for row in rows]
 
 
+@pytest.mark.slow
+@pytest.mark.short
+@pytest.mark.parametrize("row", SHORT, ids=[" | ".join(row) for row in SHORT])
+def test_a_generation_on_two_devices_is_the_one_on_one_device_to_rounding(row):
+    def after_one(devices: int):
+        made = make(*row, population=small(devices=devices, virtual_shards=2))
+        state = jax.device_get(jax.jit(made.init)(KEY))
+        return jax.device_get(jax.jit(made.step)(KEY, state))
+
+    assert close(after_one(2), after_one(1))
+
+
 @over_devices
 def test_without_virtual_shards_devices_differ_by_rounding_alone(devices):
     (expected, metrics, _), (got, got_metrics, _) = after(20, 1), after(20, devices)
@@ -226,6 +238,7 @@ def test_padding_is_counted_in_no_metric(devices):
     np.testing.assert_allclose(shared.fitness_max[0], alone.fitness_max[0], rtol=1e-5)
 
 
+@pytest.mark.short
 def test_failed_candidates_of_other_devices_fail_here_too():
     """Every third candidate fails wherever it runs; padding repeats the last and never counts."""
 
@@ -262,6 +275,7 @@ jax.jit(f)(jnp.ones(4), jnp.zeros(0, jnp.int32))
 """
 
 
+@pytest.mark.short
 def test_arguments_without_elements_crash_jaxlib_0_11():
     """When no supported jaxlib does, `sharded` need not keep these arguments from XLA."""
     command = [sys.executable, "-c", WITHOUT_ELEMENTS]

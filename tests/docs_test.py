@@ -201,6 +201,7 @@ def test_rows_that_make_a_grid_are_shown_as_one():
     assert tables.table([*rows, rows[0]]).splitlines()[0] == "| | Measured | Target |"
 
 
+@pytest.mark.short
 def test_importing_the_library_is_light_and_silent():
     code = (
         "import sys, esenas_jax\n"

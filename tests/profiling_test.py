@@ -226,6 +226,7 @@ def written(folder, text):
     return folder
 
 
+@pytest.mark.short
 def test_a_gpus_streams_are_read_once_and_by_operation_or_kernel(tmp_path):
     shared = where_time_went(written(tmp_path / "trace", GPU), PROGRAM)
     assert nanoseconds(shared) == {

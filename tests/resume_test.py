@@ -169,7 +169,12 @@ def unbroken(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kills", [(35,), pytest.param((10, 35), marks=pytest.mark.slow)], ids=["once", "twice"]
+    "kills",
+    [
+        pytest.param((35,), marks=pytest.mark.short),
+        pytest.param((10, 35), marks=pytest.mark.slow),
+    ],
+    ids=["once", "twice"],
 )
 def test_a_run_that_was_killed_ends_with_the_bits_of_one_never_killed(kills, unbroken, tmp_path):
     config = f"{CONFIG}:edges,es,es"
