@@ -102,7 +102,7 @@ def test_the_quickstart_runs_in_small(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_to_hop(tmp_path):
-    """About ten minutes on two cores: three seeds of the whole quickstart, as users compile it."""
+    """Twenty minutes on two cores: three seeds of the whole quickstart, as users compile it."""
     before, after = [], []
     for seed in range(3):
         command = [

@@ -473,7 +473,14 @@ def test_step_works_under_vmap_over_run_keys(row, compiled):
     states = init(keys)
     states, metrics = step(keys, states)
     states, metrics = step(keys, states)
-    for x, y in zip(jax.tree.leaves(states), jax.tree.leaves(made.states[2]), strict=True):
+    expected = made.states[2]
+    if row[3] == "reinforce":
+        # The best genotype is the mode of a distribution, in which several are equally likely
+        # still: rounding decides between them.
+        states, expected = (
+            s._replace(incumbent=s.incumbent._replace(genotypes=())) for s in (states, expected)
+        )
+    for x, y in zip(jax.tree.leaves(states), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x[0], y, rtol=1e-4, atol=1e-5)
     assert metrics.exact_mean[0] != metrics.exact_mean[1]
 
