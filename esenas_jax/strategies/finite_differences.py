@@ -57,7 +57,7 @@ class Unused(enum.Enum):
 
 # outcome -> what the halves of all directions are worth, float32 [halves, D], and how the
 # difference of a direction's halves [D] (of forward differences, the one there is) becomes its
-# weight in the gradient: 0 for a direction that does not count.
+# weight in the gradient: in proportion, and 0 for a direction that does not count.
 DirectionWeights = Callable[[Outcome], tuple[Array, Callable[[Array], Array]]]
 
 
@@ -168,7 +168,8 @@ def finite_differences(
         values: Array, weighed: Callable, total: Total, used: Used | None, noise_of: Callable
     ) -> Array:
         assert used is not None
-        counts = weighed(jnp.ones(num_directions, jnp.float32)) != 0
+        scale = weighed(jnp.ones(num_directions, jnp.float32))  # of what a direction is worth
+        counts = scale != 0
         number = jnp.sum(counts, dtype=jnp.float32) * halves
         worth = list(values)  # of each half, [D]
         if antithetic:
@@ -177,9 +178,11 @@ def finite_differences(
             # is taken away before the division, since a difference of two products, which both
             # would become, is rounded one way or the other from program to program.
             own = jnp.sum(jnp.where(counts, values, 0.0), axis=0)
+            # Times a reciprocal, here and in `scale`: XLA turns a division of many numbers by one
+            # number into that in some programs, on one device for instance, and not in others.
             others = jnp.maximum(number - halves, 1.0)
-            worth = [(half * others - (jnp.sum(own) - own)) / others for half in worth]
-        weights = [weighed(half) for half in worth]
+            worth = [(half * others - (jnp.sum(own) - own)) * (1.0 / others) for half in worth]
+        weights = [jnp.where(counts, scale * half, 0.0) for half in worth]
 
         def uses(d: Array) -> list[Array]:
             return [used(halves * d + h).astype(jnp.float32) for h in range(halves)]
