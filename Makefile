@@ -10,7 +10,8 @@ PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder -
 # What tests marked `system` need besides Python, as Debian calls it.
 SYSTEM := iproute2
 
-run := .venv/bin/python -m
+# The folder itself: another call may move the link meanwhile.
+run := "$$(readlink -f .venv)/bin/python" -m
 environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 
 .PHONY: help train test test-all test-short system lint style clean

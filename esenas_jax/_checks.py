@@ -23,8 +23,10 @@ def devices(value: Any) -> int:
     """Return `value` if JAX has as many devices; raise TypeError or ValueError if not."""
     wanted = integer("devices", value, 1)
     if wanted > 1 and wanted > (found := jax.device_count()):  # to count devices starts them
+        each = -(-wanted // jax.process_count())
         more = (
-            f"; XLA_FLAGS=--xla_force_host_platform_device_count={wanted} makes as many of a CPU"
+            f"; to split the CPU into {each}, add --xla_force_host_platform_device_count={each} to "
+            "XLA_FLAGS"
             if jax.default_backend() == "cpu"
             else ""
         )

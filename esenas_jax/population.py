@@ -5,6 +5,7 @@ tell each other scores and sums: whatever else one of them needs, it makes.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -357,6 +358,7 @@ def sharded(
     """
     mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
+    @functools.wraps(f)
     def call(*arguments: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(arguments)
         prefix = (EVERYWHERE,) * len(arguments) if _is_spec(in_specs) else in_specs
@@ -367,11 +369,12 @@ def sharded(
             is_leaf=_is_spec,
         )
         specs = jax.tree.leaves(specs, is_leaf=_is_spec)
-        # jaxlib 0.11 crashes when it compiles, for several devices of a CPU,
-        #     jax.shard_map(lambda x, e: (jax.lax.psum(x, "d"), e), ...)(jnp.ones(4), jnp.zeros(0))
-        # The genotype of a policy with nothing to search is such an argument without elements. So
-        # each device makes these arguments. `test_arguments_without_elements_crash_jaxlib_0_11`
-        # fails as soon as a jaxlib behaves otherwise.
+        # jaxlib 0.11 crashes when it compiles, for several devices of a CPU, a program with an
+        # argument without elements, the genotype of a policy with nothing to search for instance:
+        #     f = jax.shard_map(lambda x, e: (jax.lax.psum(jnp.sin(x), "d"), e), ...)
+        #     jax.jit(f)(jnp.ones(4), jnp.zeros(0, jnp.int32))
+        # So each device makes these arguments. Results without elements do no harm.
+        # `test_arguments_without_elements_crash_jaxlib_0_11` fails when a jaxlib behaves otherwise.
         kept = [k for k, x in enumerate(leaves) if not _has_no_elements(x)]
 
         def on_a_device(given: list[Array]) -> PyTree:
@@ -379,7 +382,7 @@ def sharded(
             for k in range(len(leaves)):
                 if k not in parts:
                     shape = NamedSharding(mesh, specs[k]).shard_shape(leaves[k].shape)
-                    parts[k] = jnp.zeros(shape, leaves[k].dtype)
+                    parts[k] = jnp.zeros(shape, jax.dtypes.canonicalize_dtype(leaves[k].dtype))
             return f(*structure.unflatten([parts[k] for k in range(len(leaves))]))
 
         of_all = jax.shard_map(
@@ -399,8 +402,8 @@ def _is_spec(x: Any) -> bool:
 
 
 def _has_no_elements(x: Any) -> bool:
-    """Return whether x is an array of numbers, not of keys, without elements."""
-    return jnp.size(x) == 0 and jnp.issubdtype(x.dtype, jnp.number)
+    """Return whether x is an array without elements, and not one of keys."""
+    return jnp.size(x) == 0 and not jnp.issubdtype(x.dtype, jax.dtypes.extended)
 
 
 def _same_ids(differ: bool) -> None:

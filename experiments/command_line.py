@@ -144,15 +144,16 @@ def find_devices() -> None:
     """
     try:
         jax.devices()
-    except (AssertionError, RuntimeError) as error:  # the first for `cuda` without its plugin
+    except (AssertionError, RuntimeError) as error:
         named = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         if not named:
             raise
         line = (str(error).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+        line = line or "no NVIDIA GPU is visible"  # what JAX asserts for cuda, without a word
         raise DeviceError(
-            f"JAX_PLATFORMS={named} asks for a backend that does not start here"
-            f"{f' ({line})' if line else ''}: install JAX for it (make train EXTRAS=cuda12, cuda13 "
-            "or tpu), or unset JAX_PLATFORMS."
+            f"JAX_PLATFORMS={named} asks for a backend that does not start here ({line}): mend "
+            "that, install JAX for it if it is missing (make train EXTRAS=cuda12, cuda13 or tpu), "
+            "or unset JAX_PLATFORMS."
         ) from error
 
 

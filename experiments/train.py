@@ -158,9 +158,10 @@ class Run:
             if saved is not None:
                 state = jax.tree.map(_put, saved, state, is_leaf=lambda x: isinstance(x, Shared))
             state = self._generations(state, advance, totals)
-        found = self._answer(state)
-        self.tracing.tell(advance)  # when all results are written
-        return found
+        try:
+            return self._answer(state)
+        finally:
+            self.tracing.tell(advance)  # when the results are safe
 
     def _saved(self, begun: bool) -> tuple[SearchState | None, Totals]:
         """Return the newest checkpoint's state and totals, before anything is compiled."""

@@ -79,27 +79,29 @@ def each_brax_environment_is_made_once():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs_are_shared():
-    with shared_programs(pictures=True):
-        yield
+@pytest.fixture(scope="module")
+def sharing():
+    """Return what makes a context in which trainings of one config share a program."""
+    return functools.partial(shared_programs, pictures=True, kept=({}, {}))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(sharing, tmp_path_factory):
     workdir = Workdir(tmp_path_factory.mktemp("run"))
     config = pendulum(generations=4, seed=6)
     config.objective.shift_per_step = 1.0
-    return workdir, config, train.train(config, workdir)
+    with sharing():
+        return workdir, config, train.train(config, workdir)
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory):
+def many(sharing, tmp_path_factory):
     """Two seeds with two numbers each; the last of them is `trained`."""
     workdir = Workdir(tmp_path_factory.mktemp("many"))
     sweep = ConfigDict({"objective": {"shift_per_step": [0.0, 1.0]}})
     config = pendulum(generations=4, seed=5, seeds=2, sweep=sweep, checkpoint_every=2)
-    return workdir, config, train.train(config, workdir)
+    with sharing():
+        return workdir, config, train.train(config, workdir)
 
 
 # --- what a run writes ----------------------------------------------------------------------------
@@ -234,13 +236,14 @@ def test_a_finished_run_is_not_trained_again(trained, capsys):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over_and_comes_to_the_same(
-    trained, tmp_path
+    sharing, trained, tmp_path
 ):
     workdir, config, result = trained
     again = Workdir(tmp_path)
     again.write("config.json", config.to_dict())
     (tmp_path / "metrics.jsonl").write_text('{"generation": 0}\n{"generat')
-    assert train.train(config, again) == result
+    with sharing():
+        assert train.train(config, again) == result
     for name in ("metrics.jsonl", "result.json", "policy.npz"):
         assert (tmp_path / name).read_bytes() == (workdir.path / name).read_bytes(), name
 
@@ -338,7 +341,7 @@ def test_the_summary_of_many_runs_has_a_line_a_setting(many):
     assert (workdir.path / "report" / "curve.png").stat().st_size > 10_000
 
 
-def test_many_runs_resume_with_the_same_bits(many, tmp_path):
+def test_many_runs_resume_with_the_same_bits(sharing, many, tmp_path):
     """From the middle, and with more checkpoints than the run that was not stopped."""
     workdir, config, found = many
     again = Workdir(tmp_path / "run")
@@ -350,7 +353,8 @@ def test_many_runs_resume_with_the_same_bits(many, tmp_path):
         (workdir.path / "metrics.jsonl").read_text().splitlines()[:11]
     ))  # fmt: skip
     config = ConfigDict({**config.to_dict(), "checkpoint_every": 1})
-    assert train.train(config, again, "must") == found
+    with sharing():
+        assert train.train(config, again, "must") == found
     for name in ("metrics.jsonl", "policy.npz"):
         assert (again.path / name).read_bytes() == (workdir.path / name).read_bytes(), name
 

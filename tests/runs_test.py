@@ -232,7 +232,7 @@ def test_a_program_whose_runs_all_fail_stops_after_three_generations():
         ({"capacity": 0}, "capacity must be at least 1, got 0."),
         (
             {"number": 4, "devices": 9},
-            "devices must be in [1, 8], got 9; XLA_FLAGS=--xla_force_host",
+            "devices must be in [1, 8], got 9; to split the CPU into 9, add",
         ),
         (
             {"number": 3, "devices": 2},

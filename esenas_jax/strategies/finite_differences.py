@@ -57,7 +57,7 @@ class Unused(enum.Enum):
 
 # outcome -> what the halves of all directions are worth, float32 [halves, D], and how the
 # difference of a direction's halves [D] (of forward differences, the one there is) becomes its
-# weight in the gradient: in proportion, and 0 for a direction that does not count.
+# weight in the gradient: x times what 1 becomes, and 0 for a direction that does not count.
 DirectionWeights = Callable[[Outcome], tuple[Array, Callable[[Array], Array]]]
 
 

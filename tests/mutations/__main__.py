@@ -199,9 +199,9 @@ def page(content: dict) -> str:
     count = collections.Counter(row.get("stage") for row in rows)
     caught = count["mirror"] + count["make test"]
     summary = (
-        f"`python -m tests.mutations`, seed {SEED}, library {content['digest']}: of {len(rows)} "
-        f"mutations {caught} are caught by `make test` ({count['mirror']} by the test files that "
-        f"mirror the mutated file), {count['make test-all']} more by `make test-all`; "
+        f"`python -m tests.mutations`, seed {SEED}, library of commit {content['commit']}: of "
+        f"{len(rows)} mutations {caught} are caught by `make test` ({count['mirror']} by the test "
+        f"files that mirror the mutated file), {count['make test-all']} more by `make test-all`; "
         f"{sum('equivalent' in row for row in rows)} change nothing that the library promises, and "
         f"{sum(outcome(row) == 'survives' for row in rows)} survive."
     )
@@ -236,7 +236,12 @@ def main() -> None:
         copy = pathlib.Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", "runs"))
         if arguments.new or not RESULTS.exists():
-            content = {"digest": digest(), "rows": draw(executed(copy))}
+            commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
+            content = {
+                "commit": commit.decode().strip(),
+                "digest": digest(),
+                "rows": draw(executed(copy)),
+            }
             write(content)
         else:
             content = json.loads(RESULTS.read_text())

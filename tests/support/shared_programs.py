@@ -20,9 +20,10 @@ from experiments import record, train
 
 
 @contextlib.contextmanager
-def shared_programs(pictures: bool = False):
+def shared_programs(pictures: bool = False, kept: tuple[dict, dict] | None = None):
+    """Share programs and answers, also with earlier contexts that had the same `kept`."""
     compile_anew, choose_anew = train.Run._compile, train.Run._choose
-    programs, answers = {}, {}
+    programs, answers = kept or ({}, {})
 
     def compiled(run):
         if run.record is None or run.tracing.left:
