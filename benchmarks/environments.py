@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from benchmarks.measure import Row, command_line, report
 from esenas_jax import tasks
@@ -40,8 +41,8 @@ def combinations() -> Iterator[tuple[str, str]]:
                 yield name, backend
 
 
-def one_generation(name: str, backend: str, folder: str | Path) -> dict[str, Any]:
-    """Run one generation in a folder and return the result, as in `result.json`."""
+def small_config(name: str, backend: str) -> ConfigDict:
+    """Return the config of one generation: five candidates of at most 16 steps."""
     world = tasks.brax_environment(name, backend)
     config = base()
     config.generations = 1
@@ -52,7 +53,12 @@ def one_generation(name: str, backend: str, folder: str | Path) -> dict[str, Any
     config.strategy = section("strategy", "es", num_directions=2, num_exact=1)
     config.controller = section("controller", "random")
     config.population = section("population", lanes=5, refill_every=16)
-    return train(config, Workdir(folder))
+    return config
+
+
+def one_generation(name: str, backend: str, folder: str | Path) -> dict[str, Any]:
+    """Run one generation in a folder and return the result, as in `result.json`."""
+    return train(small_config(name, backend), Workdir(folder))
 
 
 def main() -> None:
