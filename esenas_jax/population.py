@@ -301,6 +301,7 @@ class Population:
         if self.shards == 1:
             alone = work(jnp.arange(size, dtype=jnp.int32), size)
             return jax.tree.map(lambda x: x[None], alone)
+        work = jax.jit(work, inline=True)  # traced once: for its shapes, and for the loop
         here = self.shards // self.devices
         first = jax.lax.axis_index(AXIS) * here
 

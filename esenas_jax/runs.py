@@ -76,6 +76,7 @@ def runs(
         axes = by_run(search, 0)
         begin = jax.vmap(begin, out_axes=axes)
         step = all_of(search)
+    step = jax.jit(step, inline=True)  # traced once: for its shapes, and for the loop
 
     def advance(run_key: Key, state: Any, limit: Array) -> tuple[Any, Metrics]:
         metrics = jax.eval_shape(step, run_key, state)[1]

@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from experiments.cores import usable_cores
+
 _PACKAGES = (
     "esenas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "brax", "mujoco",
     "mujoco-mjx", "pyglove", "ml_collections", "numpy",
@@ -19,7 +21,7 @@ _PACKAGES = (
 # If one of them changes within a run, its bits may.
 _DECIDE = (
     "commit", "dirty", "python", "versions", "device", "cpu", "platform", "matmul_precision",
-    "xla_flags", "lanes", "refill_every",
+    "xla_flags", "lanes", "refill_every", "virtual_shards",
 )  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def provenance() -> dict[str, Any]:
         "device_count": jax.device_count(),
         "cpu": _cpu(),
         "cpu_count": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }

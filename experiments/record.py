@@ -44,6 +44,7 @@ class Record:
         population = search.population
         self.origin |= {
             "devices_used": plan.devices,
+            "virtual_shards": population.virtual_shards,
             "processes": jax.process_count(),
             "lanes": population.lanes_for(search.task),
             "refill_every": population.refill_used,

@@ -1,6 +1,7 @@
 """Brax environments behind this package's own protocol."""
 
 import contextlib
+import functools
 import importlib
 import inspect
 import io
@@ -57,9 +58,19 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
     try:
         with _border():
             env: Any = brax.envs.get_environment(name, **kwargs)
-            # `env.observation_size` would run a reset, and compile each of its operations.
-            obs = jax.eval_shape(lambda: env.reset(jax.random.PRNGKey(0))).obs
             action_size = env.action_size
+
+        # Brax is slow to trace, and a program traces it many times: a trace is kept, and goes into
+        # each program as if it were made anew.
+        @functools.partial(jax.jit, inline=True)
+        def reset(key: Key) -> tuple[PyTree, Array]:
+            # Brax's own code wants the raw key data.
+            with _border():
+                state = env.reset(jax.random.key_data(key))
+            return state, state.obs
+
+        # `env.observation_size` would run a reset, and compile each of its operations.
+        obs = jax.eval_shape(reset, jax.random.key(0))[1]
     except (ValueError, NotImplementedError, AssertionError, TypeError) as error:
         chosen = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
         raise ValueError(f"Brax cannot make {name} with {chosen}: {error}") from error
@@ -74,12 +85,7 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
         )
         return Transition(state.obs, state.reward, bonus, state.done > 0.5)
 
-    def reset(key: Key) -> tuple[PyTree, Array]:
-        # Brax's own code wants the raw key data.
-        with _border():
-            state = env.reset(jax.random.key_data(key))
-        return state, state.obs
-
+    @functools.partial(jax.jit, inline=True)
     def step(state: PyTree, action: Array) -> tuple[PyTree, Transition]:
         with _border():
             new = env.step(state, action)

@@ -46,4 +46,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     )
     config.controller = section("controller", "constant")
     config.search = section("search", starts="generation")
+    config.virtual_shards = 2
     return variant(config, short)
