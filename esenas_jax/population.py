@@ -80,7 +80,8 @@ class Population:
             shards = _checks.integer("virtual_shards", self.virtual_shards, 1)
             if shards % self.devices:
                 raise ValueError(
-                    f"virtual_shards must be a multiple of devices, {self.devices}, got {shards}."
+                    f"virtual_shards must be None or a multiple of devices, {self.devices}, got "
+                    f"{shards}."
                 )
 
     def lanes_for(self, task: Task) -> int:

@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import functools
+import operator
 import os
 import platform
 import runpy
@@ -177,7 +179,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             if field not in known and not field.startswith("sweep."):
                 near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
                 sys.exit(f"error: the config has no field {field}; the nearest is {near}.")
-    argv, sweep = _take_sweep(argv, words)
+    argv, sweep, unset = _take_apart(argv, words)
     command, sys.argv = sys.argv, argv  # where the config's flags look for overrides
     try:
         rest = flags.FLAGS(argv)
@@ -187,23 +189,37 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.argv = command
     for name, values in sweep.items():
         _add_to_sweep(flags.FLAGS.config, name, values)
+    for name in unset:
+        *parents, last = name.split(".")
+        section = functools.reduce(operator.getitem, parents, flags.FLAGS.config)
+        with section.ignore_type():
+            section[last] = None
     return rest
 
 
-def _take_sweep(argv: list[str], words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the arguments without those of a sweep, and these: any name may stand there."""
-    rest, sweep, following = [], {}, iter([*argv[1:], ""])
+def _take_apart(
+    argv: list[str], words: list[str]
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """Return the arguments without those that the config's own flags cannot parse, and these.
+
+    They are the values of a sweep, by name, whatever the name is, and the fields set to None.
+    """
+    rest, sweep, unset, following = [], {}, [], iter([*argv[1:], ""])
     skip = False
     for argument, word, after in zip(argv, words, following, strict=True):
+        name, equals, value = word.removeprefix("config.").partition("=")
+        value = value if equals else after
         if skip:
             skip = False
         elif word.startswith("config.sweep."):
-            name, equals, values = word.removeprefix("config.sweep.").partition("=")
+            sweep[name.removeprefix("sweep.")] = value
             skip = not equals
-            sweep[name] = values if equals else after
+        elif word.startswith("config.") and value == "None":
+            unset.append(name)
+            skip = not equals
         else:
             rest.append(argument)
-    return rest, sweep
+    return rest, sweep, unset
 
 
 def _add_to_sweep(config: Any, name: str, text: str) -> None:

@@ -433,7 +433,7 @@ def test_one_device_exchanges_nothing():
         ),
         ({"devices": 0}, "devices must be at least 1, got 0"),
         ({"devices": 2.0}, r"devices must be an integer, got 2\.0"),
-        ({"devices": 4, "virtual_shards": 6}, "must be a multiple of devices, 4, got 6"),
+        ({"devices": 4, "virtual_shards": 6}, "must be None or a multiple of devices, 4, got 6"),
         ({"virtual_shards": 0}, "virtual_shards must be at least 1, got 0"),
         ({"virtual_shards": 16}, "a generation of 15 candidates can be cut into at most as many"),
     ],

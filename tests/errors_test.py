@@ -392,7 +392,8 @@ CONFIGS = {
         r"sweep.objective.shift_per_step must be different numbers, got \[\].",
     ),
     "devices that do not divide": (
-        "virtual_shards", 3, "population: virtual_shards must be a multiple of devices, 2, got 3.",
+        "virtual_shards", 3,
+        "population: virtual_shards must be None or a multiple of devices, 2, got 3.",
     ),
     "more shards than candidates": (
         "virtual_shards", 12,
