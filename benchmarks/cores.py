@@ -50,9 +50,7 @@ WORLDS = {
     "hopper, 512 candidates": World(
         "quickstart", {"strategy.num_directions": 248, "virtual_shards": 8}, 20, 1, 1.7
     ),
-    "halfcheetah, 450 candidates": World(
-        "halfcheetah_partition", {"task.horizon": 50}, 1, 1, 1.6
-    ),
+    "halfcheetah, 450 candidates": World("halfcheetah_partition", {"task.horizon": 50}, 1, 1, 1.6),
     "pendulum, 80 candidates": World("pendulum_edges", {}, 5, 4),
     "digits, 129 candidates": World("digits", {}, 5, 10),
 }

@@ -197,9 +197,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def _take_apart(
-    argv: list[str], words: list[str]
-) -> tuple[list[str], dict[str, str], list[str]]:
+def _take_apart(argv: list[str], words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
     """Return the arguments without those that the config's own flags cannot parse, and these.
 
     They are the values of a sweep, by name, whatever the name is, and the fields set to None.
