@@ -169,8 +169,16 @@ def machine() -> str:
     """Return what the figures were measured on, for a picture's second line."""
     origin = provenance()
     if origin["platform"] == "cpu":
-        return f"{origin['cpu']}, {origin['cpu_count']} CPU cores"
+        return processor()
     return f"{origin['device_count']} x {origin['device']}"
+
+
+def processor() -> str:
+    """Return the model of the processor, how wide its vectors are, and how many cores are used."""
+    origin = provenance()
+    bits = origin["vector_bits"]
+    vectors = f" ({bits}-bit vectors)" if bits else ""
+    return f"{origin['cpu']}{vectors}, {origin['usable_cores']} CPU cores"
 
 
 def command_line(description: str | None) -> argparse.Namespace:
@@ -230,10 +238,11 @@ def report(
     versions = {"python": origin["python"], **origin["versions"]}
     content = {
         "benchmark": benchmark,
-        "device": f"{origin['device']} ({origin['cpu_count']} cores)"
+        "device": f"{origin['device']} ({origin['usable_cores']} cores)"
         if origin["platform"] == "cpu"
         else origin["device"],
         "device_count": origin["device_count"],
+        "processor": processor(),
         "versions": versions,
         "commit": origin["commit"],
         "rows": [{**dataclasses.asdict(row), "holds": row.holds} for row in rows],

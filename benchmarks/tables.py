@@ -84,7 +84,8 @@ def section(path: Path) -> str:
         f"## {name}",
         title,
         *("```\n" + part.strip() + "\n```" if part.startswith("    ") else part for part in about),
-        f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}."
+        f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}"
+        + (f", on {content['processor']}." if "processor" in content else ".")
         + (f" {content['note']}" if "note" in content else ""),
     ]
     if path.with_suffix(".png").exists():

@@ -39,6 +39,7 @@ def provenance() -> dict[str, Any]:
         "platform": jax.default_backend(),
         "device_count": jax.device_count(),
         "cpu": _cpu(),
+        "vector_bits": vector_bits(),
         "cpu_count": os.cpu_count(),
         "usable_cores": usable_cores(),
         "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
@@ -78,12 +79,32 @@ def peak_memory() -> dict[str, int | None]:
 
 def _cpu() -> str:
     """Return the processor's model: another one may have other instructions, and round so."""
+    return _cpu_line("model name", _cpu_text()) or platform.processor()
+
+
+def vector_bits(cpuinfo: str | None = None) -> int | None:
+    """Return how wide the vectors of the processor are, in bits; None if the system does not say.
+
+    Args:
+        cpuinfo: the text of /proc/cpuinfo, read there by default.
+    """
+    text = _cpu_text() if cpuinfo is None else cpuinfo
+    flags = (_cpu_line("flags", text) or _cpu_line("Features", text)).split()
+    widths = {"avx512f": 512, "avx": 256, "sse2": 128, "asimd": 128}
+    return max((bits for flag, bits in widths.items() if flag in flags), default=None)
+
+
+def _cpu_text() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return Path("/proc/cpuinfo").read_text()
     except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+        return ""
+
+
+def _cpu_line(name: str, text: str) -> str:
+    """Return what the first line of this name says, "" if there is none."""
+    lines = [line.partition(":") for line in text.splitlines()]
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
 def _git(*arguments: str) -> str | None:

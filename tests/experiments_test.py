@@ -501,6 +501,24 @@ def test_what_can_change_bits_between_two_starts_is_named():
     more = {"xla_flags": here["xla_flags"] + " --xla_force_host_platform_device_count=2"}
     assert changed(here, here | more) == []
     assert changed(here, here | {"xla_flags": "--xla_cpu_max_isa=AVX"}) == ["xla_flags"]
+    assert changed(here, here | {"virtual_shards": 2}) == ["virtual_shards"]
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("model name\t: X\nflags\t\t: fpu sse2 avx avx2 avx512f avx512bw\n", 512),
+        ("flags\t\t: fpu sse2 avx avx2\nflags\t\t: avx512f\n", 256),
+        ("flags\t\t: fpu sse2\n", 128),
+        ("Features\t: fp asimd evtstrm\n", 128),
+        ("vmx flags\t: avx\n", None),
+        ("", None),
+    ],
+)
+def test_the_width_of_vectors_is_read_from_what_linux_says_of_the_processor(text, bits):
+    from experiments.provenance import vector_bits
+
+    assert vector_bits(text) == bits
 
 
 def test_a_config_of_before_a_field_was_added_is_refused_by_its_name(tmp_path):

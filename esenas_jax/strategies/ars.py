@@ -15,7 +15,7 @@ from esenas_jax.strategies.finite_differences import (
     kept,
 )
 from esenas_jax.strategies.noise import Noise, gaussian
-from esenas_jax.strategies.shaping import spread
+from esenas_jax.strategies.shaping import reciprocal, spread
 from esenas_jax.strategies.strategy import Strategy
 from esenas_jax.types import Array
 
@@ -72,9 +72,10 @@ def ars(
         deviation = returns - jnp.sum(jnp.where(keep, returns, 0.0)) / (2.0 * count)
         std = jnp.sqrt(jnp.sum(jnp.where(keep, deviation**2, 0.0)) / (2.0 * count))
         moves = keep & (spread(returns, keep) > 0)
+        scale = reciprocal(count * jnp.where(std > 0, std, 1.0))
 
         def weighed(difference: Array) -> Array:
-            return jnp.where(moves, difference / (count * jnp.where(std > 0, std, 1.0)), 0.0)
+            return jnp.where(moves, difference * scale, 0.0)
 
         return returns, weighed
 

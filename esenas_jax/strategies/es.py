@@ -15,7 +15,7 @@ from esenas_jax.strategies.finite_differences import (
     largest_difference,
 )
 from esenas_jax.strategies.noise import Noise, gaussian
-from esenas_jax.strategies.shaping import z_score
+from esenas_jax.strategies.shaping import reciprocal, z_score
 from esenas_jax.strategies.strategy import Strategy
 from esenas_jax.types import Array
 
@@ -98,7 +98,7 @@ def es(
                 difference = difference / 2.0
                 if double_when_truncated and elites < num_directions:
                     difference = 2.0 * difference
-            return jnp.where(keep, difference / (count * outcome.noise_std), 0.0)
+            return jnp.where(keep, difference * reciprocal(count * outcome.noise_std), 0.0)
 
         return perturbed, weighed
 

@@ -14,6 +14,7 @@ import optax
 
 from esenas_jax import _checks
 from esenas_jax.strategies.noise import Noise
+from esenas_jax.strategies.shaping import reciprocal
 from esenas_jax.strategies.strategy import Metrics, Strategy, Total, Used
 from esenas_jax.types import Array, Key, PyTree
 
@@ -178,10 +179,9 @@ def finite_differences(
             # is taken away before the division, since a difference of two products, which both
             # would become, is rounded one way or the other from program to program.
             own = jnp.sum(jnp.where(counts, values, 0.0), axis=0)
-            # Times a reciprocal, here and in `scale`: XLA turns a division of many numbers by one
-            # number into that in some programs, on one device for instance, and not in others.
             others = jnp.maximum(number - halves, 1.0)
-            worth = [(half * others - (jnp.sum(own) - own)) * (1.0 / others) for half in worth]
+            share = reciprocal(others)
+            worth = [(half * others - (jnp.sum(own) - own)) * share for half in worth]
         weights = [jnp.where(counts, scale * half, 0.0) for half in worth]
 
         def uses(d: Array) -> list[Array]:

@@ -22,7 +22,9 @@ def z_score(values: Array, valid: Array) -> Array:
     values = jnp.where(valid, values, 0.0)
     deviation = jnp.where(valid, values - jnp.sum(values) / count, 0.0)
     std = jnp.sqrt(jnp.sum(deviation**2) / count)
-    return jnp.where(spread(values, valid) > 0, deviation / jnp.where(std > 0, std, 1.0), 0.0)
+    return jnp.where(
+        spread(values, valid) > 0, deviation * reciprocal(jnp.where(std > 0, std, 1.0)), 0.0
+    )
 
 
 def centered_ranks(values: Array, valid: Array) -> Array:
@@ -42,12 +44,21 @@ def centered_ranks(values: Array, valid: Array) -> Array:
     right = jnp.minimum(jnp.searchsorted(ordered, values, side="right"), count)
     average = (left + right - 1).astype(jnp.float32) / 2.0
     scale = jnp.maximum(count - 1, 1).astype(jnp.float32)
-    return jnp.where(valid & (count > 1), average / scale - 0.5, 0.0)
+    return jnp.where(valid & (count > 1), (average - scale / 2.0) * reciprocal(scale), 0.0)
 
 
 def raw(values: Array, valid: Array) -> Array:
     """Return the values as they are, 0 where invalid."""
     return jnp.where(valid, values, 0.0)
+
+
+def reciprocal(x: Array) -> Array:
+    """Return 1 / x, to multiply many numbers with where they are to be divided by x [].
+
+    XLA turns a division of many numbers by one number into a product with the reciprocal in some
+    programs, on one device for instance, and not in others. A product is the same bits in all.
+    """
+    return 1.0 / x
 
 
 def spread(values: Array, valid: Array) -> Array:
