@@ -54,7 +54,8 @@ class Population:
         lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
             least 1; no more are run than there are episodes. Fewer lanes waste fewer steps on
             episodes that have ended, more lanes make better use of wide hardware. By default
-            `LANES` of the kind of device, `LANES_ENDLESS` where no episode ends early.
+            `LANES` of the kind of device, `LANES_ENDLESS` where no episode ends early; on a CPU no
+            more than half of the episodes of a shard, where they end early.
         refill_every: actions between two looks at which lanes have ended, at least 1; by default
             `REFILL_EVERY`.
         chunk: directions of a shard whose noise exists at a time, at least 1.
@@ -84,11 +85,22 @@ class Population:
                     f"{shards}."
                 )
 
-    def lanes_for(self, task: Task) -> int:
-        """Return L, where there are as many episodes."""
-        endless = isinstance(task, Episodes) and task.environment.endless
-        lanes = LANES_ENDLESS if endless else LANES
-        return self.lanes or lanes.get(jax.default_backend(), UNMEASURED)
+    def lanes_for(self, task: Task, episodes: int | None = None) -> int:
+        """Return L, where there are as many episodes.
+
+        Args:
+            task: what is done in them.
+            episodes: how many a shard has, if that is known. On a CPU half of them are started at
+                first, where they end early: the others fill the lanes of those that ended.
+        """
+        backend = jax.default_backend()
+        if self.lanes or backend not in LANES:
+            return self.lanes or UNMEASURED
+        if not isinstance(task, Episodes):
+            return LANES[backend]
+        if task.environment.endless:
+            return LANES_ENDLESS[backend]
+        return LANES[backend] if episodes is None else min(LANES[backend], -(-episodes // 2))
 
     @property
     def refill_used(self) -> int:
@@ -239,7 +251,7 @@ class Population:
                 apply,
                 num_episodes=math.prod(shape),
                 to_run=count * runs * repeats,
-                lanes=self.lanes_for(task),
+                lanes=self.lanes_for(task, math.prod(shape)),
                 refill_every=self.refill_used,
             )
             totals = jax.tree.map(lambda x: x.reshape(shape), totals)

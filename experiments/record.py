@@ -42,11 +42,12 @@ class Record:
         """Write down what is going to be run, and say it."""
         plan, search, several = self.plan, self.plan.search, self.plan.searcher
         population = search.population
+        each = -(-search.num_candidates // search.shards) * search.task.episodes * len(plan.runs)
         self.origin |= {
             "devices_used": plan.devices,
             "virtual_shards": population.virtual_shards,
             "processes": jax.process_count(),
-            "lanes": population.lanes_for(search.task),
+            "lanes": population.lanes_for(search.task, each),
             "refill_every": population.refill_used,
         }
         if begun:

@@ -444,6 +444,11 @@ def test_worlds_that_never_end_early_have_more_lanes_unless_told():
     ending = tasks.episodes(tasks.mountain_car())
     assert Population().lanes_for(endless) == LANES_ENDLESS["cpu"]
     assert Population().lanes_for(ending) == LANES["cpu"] < LANES_ENDLESS["cpu"]
+    # Of few episodes half are started at first, where they end early.
+    assert Population().lanes_for(ending, 27) == 14
+    assert Population().lanes_for(ending, 1000) == LANES["cpu"]
+    assert Population().lanes_for(endless, 27) == LANES_ENDLESS["cpu"]
+    assert Population(lanes=5).lanes_for(ending, 6) == 5
     assert Population(lanes=5).lanes_for(endless) == Population(lanes=5).lanes_for(ending) == 5
     # What says that it never ends does not.
     world = endless.environment
