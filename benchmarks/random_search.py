@@ -175,7 +175,9 @@ def many_learners(pairs: int, numbers: tuple[int, ...]) -> tuple[Row, dict[int, 
     Returns:
         The row of 64 learners against the best number, and the median seconds of each number.
     """
-    search = build(digits_config.get_config("cnn"))
+    config = digits_config.get_config("cnn")
+    config.virtual_shards = None  # one device
+    search = build(config)
     programs = {
         number: going_on(
             # A rule after every generation: all of the learners' states are looked at.

@@ -24,7 +24,11 @@ WEIGHTS, CANDIDATES = 10_000, 1024
 NOISE, STEP = 0.02, 0.1
 A_CALL = 10  # generations
 LOSSES = "x the loss"
-POPULATION = Population(lanes=64, chunk=32)
+
+
+def population() -> Population:
+    """Return how a generation is carried out: every core does a part of the directions."""
+    return Population(lanes=64, chunk=32, devices=jax.device_count())
 
 
 def start() -> Array:
@@ -64,7 +68,7 @@ MATCHES: dict[str, tuple[Callable[[], Strategy], str, float | None]] = {
 
 def ours(strategy: Strategy) -> Side:
     """Return our side."""
-    search = search_over_weights(sphere, start(), strategy, POPULATION)
+    search = search_over_weights(sphere, start(), strategy, population())
 
     def run(key: Key, state: SearchState) -> SearchState:
         return search.run(key, state, A_CALL)[0]
