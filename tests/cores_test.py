@@ -92,7 +92,17 @@ def test_a_quota_limits_the_usable_cores(contents, expected, tmp_path, monkeypat
     assert usable_cores(files(tmp_path, contents)) == expected
 
 
-def test_the_affinity_of_the_process_limits_the_usable_cores(tmp_path):
+@pytest.mark.parametrize(
+    ("named", "devices"),
+    [
+        ({}, 1),
+        pytest.param(
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3, marks=pytest.mark.slow
+        ),
+        pytest.param({"JAX_NUM_CPU_DEVICES": "2"}, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_each_core_of_the_affinity_is_a_device_unless_a_number_is_named(named, devices, tmp_path):
     assert usable_cores(tmp_path) == ALLOWED
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
@@ -100,14 +110,11 @@ def test_the_affinity_of_the_process_limits_the_usable_cores(tmp_path):
         "make_host_devices(); print(usable_cores(), jax.device_count())"
     )
 
-    def run(**more: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | more
-        command = [sys.executable, "-c", code]
-        return subprocess.check_output(command, cwd=ROOT, env=environment, text=True).strip()
-
-    assert run() == "1 1"
-    assert run(XLA_FLAGS="--xla_force_host_platform_device_count=3") == "1 3"
-    assert run(JAX_NUM_CPU_DEVICES="2") == "1 2"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | named
+    said = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True
+    )
+    assert said.split() == ["1", str(devices)]
 
 
 # --- what a config makes of them ------------------------------------------------------------------
