@@ -277,7 +277,7 @@ def over(*rows_and_compilers):
 SLOW = pytest.mark.slow
 # One device's part of `make test-short`; `devices_test` runs the same rows on two.
 SHORT = [NORMALIZED, TWICE, DENSE, DISTRIBUTED, COVERING[1]]
-SHIPPED = [(row, jit_as_shipped, () if row == DENSE else SLOW) for row in TABLE]
+SHIPPED = [(row, jit_as_shipped, () if row == DENSE else SLOW) for row in COVERING]
 every_row = over(
     *(
         (row, jax.jit, pytest.mark.short if row in SHORT else () if row in COVERING else SLOW)
@@ -358,7 +358,7 @@ def test_step_is_tell_of_evaluate_of_candidates(row, compiled):
             np.testing.assert_allclose(x, y, rtol=1e-6 if compiled is jit_as_shipped else 1e-4)
 
 
-@over((DISTRIBUTED, jax.jit, ()), *((row, jit_as_shipped, SLOW) for row in TABLE))
+@over((DISTRIBUTED, jax.jit, ()), *((row, jit_as_shipped, SLOW) for row in COVERING))
 def test_a_run_is_its_steps_however_it_is_cut(row, compiled):
     """Bit for bit as users compile it; compiled quickly, to rounding."""
     same = equal if compiled is jit_as_shipped else close

@@ -25,7 +25,7 @@ from experiments import train
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
-from tests.contract_test import COVERING, KEY, SHORT, TABLE, TWICE, equal, make
+from tests.contract_test import COVERING, KEY, SHORT, TWICE, equal, make
 from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
@@ -163,7 +163,7 @@ def compare_in_a_process(rows: list[tuple[str, ...]], devices: int, quick: bool)
 
 @pytest.mark.parametrize(
     "rows",
-    [FEW, pytest.param(TABLE, marks=SLOW)],
+    [FEW, pytest.param(COVERING, marks=SLOW)],
     ids=["two searches", "every search"],
 )
 def test_every_search_is_the_same_bits_on_one_device_and_on_four(rows):
