@@ -209,6 +209,14 @@ def remembered(
     return found
 
 
+def _as_json(row: Row) -> dict[str, Any]:
+    """Return a row as it stands in a JSON; a note that is empty does not."""
+    fields = dataclasses.asdict(row)
+    if not row.note:
+        del fields["note"]
+    return {**fields, "holds": row.holds}
+
+
 def report(
     benchmark: str,
     rows: Sequence[Row],
@@ -237,7 +245,7 @@ def report(
         "device_count": origin["device_count"],
         "versions": versions,
         "commit": origin["commit"],
-        "rows": [{**dataclasses.asdict(row), "holds": row.holds} for row in rows],
+        "rows": [_as_json(row) for row in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -387,6 +387,18 @@ def test_a_trace_that_is_not_there_is_an_error_of_one_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_command_leaves_the_device_to_its_children_until_it_makes_the_plan():
+    code = (
+        "from jax._src import xla_bridge\n"
+        "import benchmarks.accelerator.__main__ as command\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "command.children.measurement(command.FULL)\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
 def test_quick_rows_are_those_of_the_plan_whether_killed_or_not(tmp_path):
     """Five minutes: on a CPU, with an empty cache of compiled programs."""
     rows, table = tmp_path / "rows.jsonl", tmp_path / "table.json"

@@ -11,8 +11,9 @@ those of episodes that go on; simulated ones are all.
 Each row is written to the file of rows when it is measured, by default runs/accelerator.jsonl (with
 --quick runs/accelerator_quick.jsonl): a call that is cut off or runs out of time loses the row that
 it is at, and the next call with the same file goes on. The rows of a file are of one kind of
-device, JAX and commit. Nothing is started that cannot end in time. --quick has small sizes and ends
-within five minutes on two cores of a CPU; nothing of its speeds is then judged.
+device, JAX and commit. Nothing is started that cannot end in time. --quick has small sizes, leaves
+out most of XLA's optimizations on a CPU, and ends there within five minutes on two cores; speeds
+are then not judged.
 """
 
 import argparse
@@ -155,6 +156,9 @@ def run(arguments: argparse.Namespace) -> None:
     known = len(file.found)
     ahead = Ahead(max(1, len(os.sched_getaffinity(0)) // 2))
     sizes = QUICK if arguments.quick else FULL
+    on_cpu = here["platform"] == "cpu"
+    if arguments.quick and on_cpu:
+        children.compile_quickly()
     carry_out([children.measurement(sizes)], file, ahead, time_left)
     # From here on this process uses the device, and nearly all of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
@@ -163,8 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
     if len(file.found) == known:
         refuse_too_little(plan, file, ahead, arguments.minutes, spent())
     # On a CPU compiling would take the cores that a timing needs.
-    lookahead = 0 if here["platform"] == "cpu" else AHEAD
-    carry_out(plan, file, ahead, time_left, lookahead)
+    carry_out(plan, file, ahead, time_left, lookahead=0 if on_cpu else AHEAD)
     report("accelerator", table_rows(plan, file, not arguments.quick), arguments.json)
 
 

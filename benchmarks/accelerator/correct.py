@@ -96,6 +96,12 @@ TOYS: dict[str, Callable[[], Search]] = {
 }
 
 
+@functools.cache
+def first_state(name: str) -> PyTree:
+    """Return what a toy's `init` returns, as shapes."""
+    return jax.eval_shape(TOYS[name]().init, KEY)
+
+
 def toy_programs(name: str) -> list[Program]:
     """Return a toy's first state, and a generation of it."""
 
@@ -103,8 +109,7 @@ def toy_programs(name: str) -> list[Program]:
         return jax.jit(TOYS[name]().init).lower(KEY)
 
     def step() -> Any:
-        search = TOYS[name]()
-        return jax.jit(search.step).lower(KEY, jax.eval_shape(search.init, KEY))
+        return jax.jit(TOYS[name]().step).lower(KEY, first_state(name))
 
     return [Program(f"{name} init", init), Program(f"{name} step", step)]
 
@@ -112,26 +117,24 @@ def toy_programs(name: str) -> list[Program]:
 def contract(name: str) -> Measurement:
     """Return the measurement of two promises of a toy: by its parts, and in pieces."""
 
-    def by_parts(key: Key, state: PyTree) -> PyTree:
-        search = TOYS[name]()
+    def by_parts(search: Search, key: Key, state: PyTree) -> PyTree:
         ids = jnp.arange(search.num_candidates)
         asked = jax.vmap(lambda i: search.candidate(key, state, state.generation, i))(ids)
         seen = search.evaluate(state, asked)
         return search.tell(key, state, state.generation, ids, asked.genotype, asked.info, seen)[0]
 
-    def run(key: Key, state: PyTree, generations: Array) -> PyTree:
-        return runs(TOYS[name](), capacity=4).advance(key, state, generations)[0]
+    def run(search: Search, key: Key, state: PyTree, generations: Array) -> PyTree:
+        return runs(search, capacity=4).advance(key, state, generations)[0]
 
     def programs(found: Found) -> list[Program]:
-        def trace(function: Callable[..., Any], *more: Any) -> Callable[[], Any]:
-            return lambda: jax.jit(function).lower(
-                KEY, jax.eval_shape(TOYS[name]().init, KEY), *more
-            )
+        def trace(function: Callable[..., Any], *more: Any) -> Any:
+            one = functools.partial(function, TOYS[name]())
+            return jax.jit(one).lower(KEY, first_state(name), *more)
 
         return [
             *toy_programs(name),
-            Program(f"{name} parts", trace(by_parts)),
-            Program(f"{name} run", trace(run, jnp.int32(0))),
+            Program(f"{name} parts", lambda: trace(by_parts)),
+            Program(f"{name} run", lambda: trace(run, jnp.int32(0))),
         ]
 
     def measure(found: Found, init: Any, step: Any, parts: Any, advance: Any) -> list[Figure]:
@@ -230,16 +233,23 @@ def seeds_at_once() -> Measurement:
 # --- beside the CPU -------------------------------------------------------------------------------
 
 
-def on_both(name: str, function: Callable[[Array], PyTree]) -> Callable[[Found], list[Program]]:
+def on_both(
+    name: str, make: Callable[[], Callable[[Array], PyTree]]
+) -> Callable[[Found], list[Program]]:
     """Return the programs of a function of a seed, int32 []: on the device, and on the CPU.
 
-    Where the device is a CPU, the second is the same function compiled once more.
+    Where the device is a CPU, the second is the same once more.
+
+    Args:
+        name: of the programs.
+        make: makes the function, before it is traced: what is made while one program is traced
+            must not be kept for another.
     """
 
     def trace(platform: str | None) -> Any:
         device = jax.devices(platform)[0]
         with jax.default_device(device):
-            return jax.jit(function).lower(_seed(device))
+            return jax.jit(make()).lower(_seed(device))
 
     return lambda found: [
         Program(f"{name} on the device", lambda: trace(None)),
@@ -291,42 +301,50 @@ def draws() -> Measurement:
         *(Named(f"{name} that differ from the CPU's", "", 0, "at_most") for name in exact),
         Named("normals: the largest difference from the CPU's", "", 1e-6, "at_most"),
     )
-    return Measurement(CORRECT, rows, measure, on_both("draws", draw), kind="toy")
+    return Measurement(CORRECT, rows, measure, on_both("draws", lambda: draw), kind="toy")
 
 
 def first_returns() -> Measurement:
     """Return the measurement of the returns of a first generation of Pendulum."""
 
-    def returns(seed: Array) -> Array:
+    def make() -> Callable[[Array], Array]:
         search = generations.search(Setting("pendulum", "", 64, 32, 128))
-        key = jax.random.key(seed)
-        state = search.init(key)
-        ids = jnp.arange(search.num_candidates)
-        asked: PyTree = jax.vmap(lambda i: search.candidate(key, state, state.generation, i))(ids)
-        return search.evaluate(state, asked).episode_return
+
+        def returns(seed: Array) -> Array:
+            key = jax.random.key(seed)
+            state = search.init(key)
+            asked: PyTree = jax.vmap(lambda i: search.candidate(key, state, state.generation, i))(
+                jnp.arange(search.num_candidates)
+            )
+            return search.evaluate(state, asked).episode_return
+
+        return returns
 
     def measure(found: Found, device: Any, cpu: Any) -> list[Figure]:
         return [within(difference(*both(device, cpu)))]
 
     row = Named("pendulum: 64 first returns, and the CPU's", DIFFERENCE)
-    return Measurement(CORRECT, (row,), measure, on_both("returns", returns), kind="toy")
+    return Measurement(CORRECT, (row,), measure, on_both("returns", make), kind="toy")
 
 
 def physics_steps(sizes: Sizes) -> Measurement:
     """Return the measurement of what ten steps of Brax's physics show, beside the CPU's."""
     world, number = sizes.compared
 
-    def observed(seed: Array) -> Array:
+    def make() -> Callable[[Array], Array]:
         environment = generations.environment(world, "spring")
-        k_reset, k_actions = jax.random.split(jax.random.key(seed))
-        states = jax.vmap(environment.reset)(jax.random.split(k_reset, number))[0]
-        shape = (10, number, environment.action_size)
 
         def step(states: PyTree, actions: Array) -> tuple[PyTree, Array]:
             states, seen = jax.vmap(environment.step)(states, actions)
             return states, seen.obs
 
-        return jax.lax.scan(step, states, jax.random.uniform(k_actions, shape, minval=-1.0))[1]
+        def observed(seed: Array) -> Array:
+            k_reset, k_actions = jax.random.split(jax.random.key(seed))
+            states = jax.vmap(environment.reset)(jax.random.split(k_reset, number))[0]
+            shape = (10, number, environment.action_size)
+            return jax.lax.scan(step, states, jax.random.uniform(k_actions, shape, minval=-1.0))[1]
+
+        return observed
 
     def measure(found: Found, device: Any, cpu: Any) -> Sequence[Figure]:
         ours, theirs = both(device, cpu)
@@ -336,7 +354,7 @@ def physics_steps(sizes: Sizes) -> Measurement:
         Named(f"{world} spring: observations after one step, and the CPU's", DIFFERENCE),
         Named(f"{world} spring: observations of ten steps, and the CPU's", DIFFERENCE),
     )
-    programs = on_both("physics", observed)
+    programs = on_both("physics", make)
     return Measurement(
         CORRECT, rows, measure, programs, kind="spring", absent=lacking("brax"),
         work=20.0 * number,
