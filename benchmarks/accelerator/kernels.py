@@ -85,14 +85,14 @@ def summed_up(events: Sequence[Event]) -> Kernels:
     # Up to the latest end before each start something ran; what lies between is idle.
     ends = np.maximum.accumulate(spans[:, 1])
     idle = np.maximum(spans[1:, 0] - ends[:-1], 0.0).sum()
-    spent: collections.Counter[str] = collections.Counter()
+    spent: dict[str, float] = collections.defaultdict(float)
     for event in events:
         spent[event.name] += (event.end - event.start) * 1e-9
     return Kernels(
         number=len(events),
         seconds=float(ends[-1] - spans[0, 0]) * 1e-9,
         idle=float(idle) * 1e-9,
-        largest=dict(spent.most_common(LARGEST)),
+        largest=dict(sorted(spent.items(), key=lambda item: -item[1])[:LARGEST]),
         busy=sum(spent.values()),
     )
 

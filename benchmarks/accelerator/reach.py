@@ -213,6 +213,7 @@ def seeds_in_one_program(sizes: Sizes, seeds: int) -> Measurement:
 def largest_population(sizes: Sizes) -> Measurement:
     """Return the measurement of how many candidates can be simulated at once, 16 steps each."""
     tried = [Setting(sizes.world, "spring", n, n, 16) for n in sizes.largest]
+    absent = lacking("brax") if sizes.others else "left out by --quick"
     numbers = ", ".join(f"{n:,}" for n in sizes.largest)
 
     def measure(found: Found, *compiled: Any) -> list[Figure]:
@@ -236,7 +237,7 @@ def largest_population(sizes: Sizes) -> Measurement:
         lambda found: [program for one in tried for program in generations.programs(one)],
         kind="spring",
         work=float(sum(one.steps for one in tried)),
-        absent=lacking("brax"),
+        absent=absent,
     )
 
 
@@ -276,7 +277,6 @@ def several_devices(sizes: Sizes, number: int, present: int) -> Measurement:
         for name in (f"{each:,} candidates a device", f"{each:,} candidates in all")
     )
     made = generation(weak, sizes, rows, measure)._replace(programs=lambda found: ())
-    plural = "device is" if present == 1 else "devices are"
-    if number > present:
-        return made._replace(absent=f"{present} {plural} present")
-    return made
+    if present == 1:
+        return made._replace(absent="only one device is present")
+    return made._replace(absent=f"{present} devices are present" if number > present else "")

@@ -143,7 +143,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines: list[Any] = [json.loads(line) for line in whole.splitlines()]
     except ValueError:
         lines = [None]
     if not all(isinstance(line, dict) for line in lines) or (content and not _ours(content)):

@@ -10,12 +10,11 @@ class Sizes(NamedTuple):
     lanes: tuple[int, ...]  # numbers of lanes that it is tried with, with two candidates a lane
     horizon: int  # environment steps
     repeats: int  # of a timing; pairs, where two sides alternate
-    others: bool  # whether other environments and mjx are measured
+    others: bool  # whether other environments, mjx and the memory are measured
     candidates: int  # of the other environments
     candidates_mjx: int
     compared: tuple[str, int]  # a Brax environment and worlds: ten steps, beside the CPU's
-    weights: int  # candidates x weights of a sphere are its units of work
-    sphere: tuple[int, ...]  # its candidates
+    sphere: tuple[int, ...]  # candidates on a sphere
     block: int  # of them at a time
     copied: int  # float32 numbers that a copy of memory moves
     pendulum: tuple[int, int]  # candidates, lanes
@@ -37,7 +36,6 @@ FULL = Sizes(
     candidates=16384,
     candidates_mjx=8192,
     compared=("hopper", 64),
-    weights=10_000,
     sphere=(1024, 16384, 262_144),
     block=4096,
     copied=2**28,
@@ -59,7 +57,6 @@ QUICK = Sizes(
     candidates=16384,
     candidates_mjx=8192,
     compared=("inverted_pendulum", 16),
-    weights=10_000,
     sphere=(32,),
     block=16,
     copied=2**22,
