@@ -16,7 +16,8 @@ class Cost(NamedTuple):
     seconds: float  # of a unit of work
 
 
-# A unit of work is an environment step; of a sphere a weight of a candidate, of children a second.
+# A unit of work is an environment step; of a sphere a weight of a candidate, of children a second,
+# of several devices a generation that is compiled where it is run.
 KINDS = {
     "": Cost(0.0, 0.0),
     "children": Cost(0.0, 1.0),
@@ -26,6 +27,7 @@ KINDS = {
     "pendulum": Cost(15.0, 1e-8),
     "spring": Cost(45.0, 1e-6),
     "mjx": Cost(120.0, 1e-5),
+    "devices": Cost(0.0, 60.0),
 }
 OVERHEAD = 2.0  # seconds of a measurement that are neither
 MARGIN = 1.25  # on what was learned: the next program may be a little larger
