@@ -102,7 +102,7 @@ def test_a_file_whose_first_line_is_torn_is_begun_anew(tmp_path):
         ({"device": "cpu"}, "cpu, JAX 0.11.2, commit 0123456"),
         ({"jax": "0.12.0"}, "NVIDIA H200, JAX 0.12.0, commit 0123456"),
         ({"commit": None}, "NVIDIA H200, JAX 0.11.2, commit unknown"),
-        ({"quick": True}, "quick rows, NVIDIA H200, JAX 0.11.2, commit 0123456"),
+        ({"quick": True}, "NVIDIA H200, JAX 0.11.2, commit 0123456, --quick"),
     ],
 )
 def test_rows_of_another_machine_or_commit_are_refused_in_one_sentence(tmp_path, change, theirs):

@@ -75,8 +75,15 @@ def ask(*arguments: str, flags: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """Return what JAX runs on, as a child finds it."""
-    return ask("device")
+    """Return what JAX runs on, as a child finds it.
+
+    Raises:
+        DeviceError: if it finds nothing.
+    """
+    try:
+        return ask("device")
+    except RuntimeError as error:
+        raise DeviceError(f"{error}.") from error
 
 
 def compile_quickly() -> None:

@@ -18,7 +18,7 @@ from esenas_jax import Population, Search, controllers, es_enas, policies, strat
 from esenas_jax.runs import runs
 from esenas_jax.types import Array, Evaluation, Key, PyTree
 
-DIFFERENCE = "of 1 + the number"  # the unit of `difference`
+DIFFERENCE = "relative"  # the unit of `difference`
 SAME = 1e-4  # a difference that rounding explains, after a few generations
 DRAWS = 100_000
 

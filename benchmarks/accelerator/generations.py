@@ -9,7 +9,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,6 +71,14 @@ def environment(world: str, backend: str) -> Environment:
     return tasks.pendulum() if world == "pendulum" else tasks.brax_environment(world, backend)
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep back what Brax says of itself when it makes an environment."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
 @functools.cache
 def frame_skip(world: str, backend: str) -> int:
     """Return how many steps of the integrator an environment step is."""
@@ -78,8 +86,7 @@ def frame_skip(world: str, backend: str) -> int:
         return 1
     import brax.envs
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with quietly():
         made: Any = brax.envs.get_environment(world, backend=backend)
     return round(float(made.dt / made.sys.opt.timestep))
 

@@ -126,7 +126,8 @@ class RowFile:
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows, and return when they are on disk; those that are there already stay."""
-        new = [row for row in rows if row["name"] not in self.found]
+        device = self.origin["device"]
+        new = [{**row, "device": device} for row in rows if row["name"] not in self.found]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         head = [] if self.path.exists() and self.path.stat().st_size else [{"origin": self.origin}]
         with self.path.open("a") as file:
@@ -160,9 +161,6 @@ def _ours(content: bytes) -> bool:
 
 
 def _described(origin: Mapping[str, Any]) -> str:
-    commit = origin.get("commit")
-    size = "quick rows, " if origin.get("quick") else ""
-    return (
-        f"{size}{origin.get('device')}, JAX {origin.get('jax')}, "
-        f"commit {str(commit)[:7] if commit else 'unknown'}"
-    )
+    commit = str(origin.get("commit") or "unknown")[:7]
+    size = ", --quick" if origin.get("quick") else ""
+    return f"{origin.get('device')}, JAX {origin.get('jax')}, commit {commit}{size}"

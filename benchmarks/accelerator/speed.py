@@ -179,7 +179,8 @@ def against_bare_physics(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Me
 @functools.cache
 def brax_side(world: str, candidates: int, horizon: int) -> brax.Peer:
     """Return Brax's ARS: a linear policy of zeros and noise on it, every world to the horizon."""
-    return brax.theirs(brax.ars(), world, candidates, horizon)
+    with generations.quietly():
+        return brax.theirs(brax.ars(), world, candidates, horizon)
 
 
 def against_brax(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Measurement:
