@@ -52,7 +52,7 @@ class Clock:
 
         rows = (Named(f"{name}: a", "s"), Named(f"{name}: b", "s"))
         return Measurement(
-            "Stage", rows, measure, **{"kind": "children", "work": seconds, **fields}
+            "Stage", rows, measure, **{"kind": "children", "work": lambda found: seconds, **fields}
         )
 
 
@@ -171,7 +171,9 @@ def test_what_compiling_costs_is_learned_from_the_rows_and_only_of_its_kind(ahea
     assert cost.seconds == pytest.approx(schedule.MARGIN * 50.0 / 1e7)
     assert schedule.cost_of("mjx", found) == schedule.KINDS["mjx"]
     two = [Program(key, lambda: None) for key in ("one", "two")]
-    made = Clock(0.0).measurement("x", programs=lambda found: two, kind="spring", work=1e6)
+    made = Clock(0.0).measurement(
+        "x", programs=lambda found: two, kind="spring", work=lambda found: 1e6
+    )
     expected = schedule.OVERHEAD + 2 * cost.compile_seconds + 1e6 * cost.seconds
     assert schedule.estimate(made, found, ahead) == pytest.approx(expected)
 

@@ -128,7 +128,9 @@ def sphere(sizes: Sizes, noise: str, candidates: int) -> Measurement:
         Named(f"{title}: a block of weights, written and read, over a copy", "x"),
     )
     work = 2.0 * (sizes.repeats + 1) * evosax.A_CALL * candidates * evosax.WEIGHTS
-    return Measurement(STAGE, rows, measure, programs, kind="sphere", work=work, needs=(BANDWIDTH,))
+    return Measurement(
+        STAGE, rows, measure, programs, kind="sphere", work=lambda found: work, needs=(BANDWIDTH,)
+    )
 
 
 def in_turn(
@@ -155,7 +157,7 @@ def generation(
         measure,
         lambda found: generations.programs(one),
         kind=one.kind,
-        work=(2 + sizes.repeats) * one.steps,
+        work=lambda found: (2.0 + sizes.repeats) * one.steps,
         absent="" if one.world == "pendulum" else lacking("brax"),
     )
 
@@ -236,7 +238,7 @@ def largest_population(sizes: Sizes) -> Measurement:
         measure,
         lambda found: [program for one in tried for program in generations.programs(one)],
         kind="spring",
-        work=float(sum(one.steps for one in tried)),
+        work=lambda found: float(sum(one.steps for one in tried)),
         absent=absent,
     )
 
@@ -281,4 +283,4 @@ def several_devices(sizes: Sizes, number: int, present: int) -> Measurement:
         absent = "only one device is present"
     elif number > present:
         absent = f"{present} devices are present"
-    return Measurement(STAGE, rows, measure, kind="devices", work=2.0, absent=absent)
+    return Measurement(STAGE, rows, measure, kind="devices", work=lambda found: 2.0, absent=absent)

@@ -61,7 +61,8 @@ class Measurement(NamedTuple):
     # rows so far -> what to compile; called when all of `needs` were tried
     programs: Callable[[Found], Sequence[Program]] = lambda found: ()
     kind: str = ""  # a key of `schedule.KINDS`: what compiling and a unit of work may cost
-    work: float = 1.0  # units of work that measuring it takes, repeats included
+    # rows so far -> units of work that measuring it takes, repeats included
+    work: Callable[[Found], float] = lambda found: 1.0
     needs: tuple[str, ...] = ()  # names of rows that decide what is measured
     absent: str = ""  # why it cannot be measured on this machine; "" if it can
 

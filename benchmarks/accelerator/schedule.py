@@ -57,7 +57,7 @@ def estimate(measurement: Measurement, found: Found, ahead: Ahead) -> float:
         return 0.0
     cost = cost_of(measurement.kind, found)
     waves = math.ceil(ahead.missing(measurement.programs(found)) / ahead.threads)
-    return OVERHEAD + waves * cost.compile_seconds + measurement.work * cost.seconds
+    return OVERHEAD + waves * cost.compile_seconds + measurement.work(found) * cost.seconds
 
 
 def missing(plan: Sequence[Measurement], found: Found) -> list[Measurement]:
@@ -132,7 +132,7 @@ def measured(measurement: Measurement, found: Found, ahead: Ahead) -> list[dict[
             figures = measurement.measure(found, *(program.run for program in programs))
         except Exception as error:
             figures = [Figure(None, note=first_line(error))] * len(measurement.rows)
-    details = _spent(measurement, programs, time.monotonic() - began, others)
+    details = _spent(measurement, found, programs, time.monotonic() - began, others)
     return [
         as_json(measurement.stage, row, figure, **details)
         for row, figure in zip(measurement.rows, figures, strict=True)
@@ -140,13 +140,17 @@ def measured(measurement: Measurement, found: Found, ahead: Ahead) -> list[dict[
 
 
 def _spent(
-    measurement: Measurement, programs: Sequence[Executable], run_seconds: float, others: int
+    measurement: Measurement,
+    found: Found,
+    programs: Sequence[Executable],
+    run_seconds: float,
+    others: int,
 ) -> dict[str, Any]:
     """Return what a measurement cost, compiling apart from running."""
     compiled = [program.seconds for program in programs]
     return {
         "kind": measurement.kind,
-        "work": measurement.work,
+        "work": measurement.work(found),
         "compile_seconds": sum(compiled),
         "slowest_compile_seconds": max(compiled, default=0.0),
         "run_seconds": run_seconds,

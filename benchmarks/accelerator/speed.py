@@ -79,7 +79,7 @@ def generation(one: Setting, sizes: Sizes, title: str, absent: str = "") -> Meas
         lambda found, init, step: generations.figures(one, sizes.repeats, init, step),
         lambda found: generations.programs(one),
         kind=one.kind,
-        work=(2 + sizes.repeats) * one.steps,
+        work=lambda found: (2.0 + sizes.repeats) * one.steps,
         absent=absent or ("" if one.world == "pendulum" else lacking("brax")),
     )
 
@@ -87,11 +87,13 @@ def generation(one: Setting, sizes: Sizes, title: str, absent: str = "") -> Meas
 # --- two sides in turn ----------------------------------------------------------------------------
 
 
-def paired(one: Setting, pairs: int, other: Any, ours: Any, live: int, our_live: int) -> tuple:
+def paired(
+    one: Setting, pairs: int, other: Any, ours: Any, live: int, our_live: int
+) -> tuple[Figure, Figure]:
     """Time another side and a generation of ours in turn.
 
     Returns:
-        The live steps a second of the other side; ours over theirs, its interval, and the details.
+        The live steps a second of the other side; and ours over theirs.
     """
     _, _, times = paired_ratio(other, ours, pairs)
     rates = np.array([live, our_live]) / times
@@ -114,9 +116,9 @@ def rows_of_pair(title: str, other: str, target: float) -> tuple[Named, Named]:
     )
 
 
-def pair_work(sizes: Sizes) -> float:
-    """Return the environment steps of both sides, as many as there may be."""
-    return (3 + 2 * (sizes.repeats + 1)) * setting(sizes, max(sizes.lanes)).steps
+def pair_work(sizes: Sizes, found: Found) -> float:
+    """Return the environment steps of both sides, if no episode ends early."""
+    return (3.0 + 2 * (sizes.repeats + 1)) * best(sizes, found).steps
 
 
 def against_bare_physics(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Measurement:
@@ -170,7 +172,7 @@ def against_bare_physics(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Me
         measure,
         lambda found: [*generations.programs(best(sizes, found)), bare(found)],
         kind="spring",
-        work=pair_work(sizes),
+        work=functools.partial(pair_work, sizes),
         needs=needs,
         absent=lacking("brax"),
     )
@@ -214,7 +216,7 @@ def against_brax(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Measuremen
         measure,
         lambda found: [*generations.programs(best(sizes, found)), program(found)],
         kind="spring",
-        work=pair_work(sizes),
+        work=functools.partial(pair_work, sizes),
         needs=needs,
         absent=lacking("brax"),
     )
@@ -300,7 +302,7 @@ def against_evosax(sizes: Sizes, title: str, needs: tuple[str, ...]) -> Measurem
         measure,
         programs,
         kind="spring",
-        work=pair_work(sizes),
+        work=functools.partial(pair_work, sizes),
         needs=needs,
         absent=lacking("brax", "evosax"),
     )

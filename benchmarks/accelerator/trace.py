@@ -40,7 +40,7 @@ def measurements(sizes: Sizes) -> list[Measurement]:
             measure,
             lambda found: generations.programs(speed.best(sizes, found)),
             kind="spring",
-            work=(2.0 + 4 * GENERATIONS) * speed.setting(sizes, max(sizes.lanes)).steps,
+            work=lambda found: (2.0 + 4 * GENERATIONS) * speed.best(sizes, found).steps,
             needs=speed.rows_that_decide(sizes),
             absent=lacking("brax"),
         )
