@@ -402,10 +402,10 @@ def test_the_command_leaves_the_device_to_its_children_until_it_makes_the_plan()
 
 @pytest.mark.slow
 def test_quick_rows_are_those_of_the_plan_whether_killed_or_not(tmp_path):
-    """Five minutes: on a CPU, with an empty cache of compiled programs."""
+    """Five minutes on two cores with an empty cache of programs; a crowded machine has its time."""
     rows, table = tmp_path / "rows.jsonl", tmp_path / "table.json"
     call = [
-        sys.executable, "-m", "benchmarks.accelerator", "--quick", "--minutes=20",
+        sys.executable, "-m", "benchmarks.accelerator", "--quick", "--minutes=90",
         f"--rows={rows}", f"--json={table}",
     ]  # fmt: skip
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
