@@ -139,11 +139,11 @@ def test_a_peer_that_is_not_installed_is_named():
 
 
 def test_nothing_is_begun_that_cannot_end_in_time_and_what_can_comes_in_order(tmp_path, ahead):
-    clock = Clock(31.0)
+    clock = Clock(33.0)
     plan = [clock.measurement("long", 100.0), *(clock.measurement(n, 10.0) for n in "abc")]
     file = RowFile(tmp_path / "rows.jsonl", ORIGIN)
     carry_out(plan, file, ahead, clock)
-    # Of 31 s two measurements take 10 each; the third would take 10, and 2 besides.
+    # Of 33 s two measurements take 10 each; the third would take 10, and 4 besides.
     assert clock.measured == ["a", "b"]
     assert names(plan[1:3]) == list(file.found)
     table = command.table_rows(plan, file, judged=True)
@@ -155,21 +155,18 @@ def test_nothing_is_begun_that_cannot_end_in_time_and_what_can_comes_in_order(tm
 
 
 def test_what_compiling_costs_is_learned_from_the_rows_and_only_of_its_kind(ahead):
-    found = {"a": row("a"), "b": row("b"), "failed": row("failed", None)}
-    found["a"]["details"] |= {
-        "kind": "spring", "slowest_compile_seconds": 100.0, "run_seconds": 50.0, "work": 1e7
+    found = {"large": row("large"), "small": row("small"), "failed": row("failed", None)}
+    shown = {"kind": "spring", "slowest_compile_seconds": 100.0, "unit_seconds": 1e-7, "work": 1e7}
+    found["large"]["details"] |= shown
+    found["small"]["details"] |= shown | {
+        "slowest_compile_seconds": 20.0, "unit_seconds": 1e-5, "work": 1e3
     }  # fmt: skip
-    found["b"]["details"] |= {
-        "kind": "spring", "slowest_compile_seconds": 20.0, "run_seconds": 3.0, "work": 1.0
-    }  # fmt: skip
-    found["failed"]["details"] |= {
-        "kind": "mjx", "slowest_compile_seconds": 1.0, "run_seconds": 9.0, "work": 1.0
-    }  # fmt: skip
-    cost = schedule.cost_of("spring", found)
+    found["failed"]["details"] |= shown | {"kind": "mjx"}
+    cost = schedule.cost_of("spring", 1e6, found)
     assert cost.compile_seconds == pytest.approx(schedule.MARGIN * 100.0)
-    # A short run is mostly not its work.
-    assert cost.seconds == pytest.approx(schedule.MARGIN * 50.0 / 1e7)
-    assert schedule.cost_of("mjx", found) == schedule.KINDS["mjx"]
+    assert cost.seconds == pytest.approx(schedule.MARGIN * 1e-7)
+    assert schedule.cost_of("spring", 1e4, found).seconds == pytest.approx(schedule.MARGIN * 1e-5)
+    assert schedule.cost_of("mjx", 1e6, found) == schedule.KINDS["mjx"]
     two = [Program(key, lambda: None) for key in ("one", "two")]
     made = Clock(0.0).measurement(
         "x", programs=lambda found: two, kind="spring", work=lambda found: 1e6
@@ -247,11 +244,11 @@ def test_an_interrupted_run_that_is_called_again_ends_with_the_rows_of_a_whole_o
 
 def test_too_few_minutes_for_any_row_are_refused_with_the_number_that_works(tmp_path, ahead):
     clock = Clock(1000.0)
-    plan = [clock.measurement("a", 100.0), clock.measurement("b", 58.0)]
+    plan = [clock.measurement("a", 100.0), clock.measurement("b", 56.0)]
     file = RowFile(tmp_path / "rows.jsonl", ORIGIN)
     with pytest.raises(SystemExit) as error:
         command.refuse_too_little(plan, file, ahead, minutes=0.2, spent=6.0)
-    # 58 s, 2 s besides, and the 6 s that were spent already.
+    # 56 s, 4 s besides, and the 6 s that were spent already.
     assert str(error.value) == (
         f"error: --minutes must be at least 1.1 for the next row that {file.path} lacks, got 0.2."
     )

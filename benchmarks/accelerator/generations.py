@@ -230,6 +230,7 @@ def figures(setting: Setting, repeats: int, init: Any, step: Any) -> list[Figure
     details = described(setting, run.live) | {
         "simulated_steps": simulated,
         "seconds": times.tolist(),
+        "unit_seconds": float(np.median(times)) / setting.steps,
     }
     amounts = (run.live, simulated, run.live * details["frame_skip"])
     return [rate(amount, times, details) for amount in amounts]

@@ -29,25 +29,27 @@ KINDS = {
     "mjx": Cost(120.0, 1e-5),
     "devices": Cost(0.0, 60.0),
 }
-OVERHEAD = 2.0  # seconds of a measurement that are neither
+OVERHEAD = 4.0  # seconds of a measurement that are neither
 MARGIN = 1.25  # on what was learned: the next program may be a little larger
 AHEAD = 6  # measurements whose programs are compiled while the device is busy
 
 
-def cost_of(kind: str, found: Found) -> Cost:
+def cost_of(kind: str, work: float, found: Found) -> Cost:
     """Return what programs of a kind cost: what the rows so far show, or what is expected.
 
-    Of compiling the most that a program took; of running what the last measurement took, of those
-    that took long enough to tell. A measurement that failed shows nothing.
+    Of compiling the most that a program took. Of a unit of work what it took in the measurement
+    whose work was the most like this: a small one mostly waits. A measurement that failed shows
+    nothing.
     """
     seen = [row["details"] for row in found.values() if row["value"] is not None]
     seen = [details for details in seen if details["kind"] == kind]
     compiled = [d["slowest_compile_seconds"] for d in seen if d["slowest_compile_seconds"]]
-    ran = [d["run_seconds"] / d["work"] for d in seen if d["run_seconds"] > 2 * OVERHEAD]
+    timed = [d for d in seen if "unit_seconds" in d]
+    nearest = min(timed, key=lambda d: abs(math.log(d["work"] / work)), default=None)
     known = KINDS[kind]
     return Cost(
         MARGIN * max(compiled) if compiled else known.compile_seconds,
-        MARGIN * ran[-1] if ran else known.seconds,
+        MARGIN * nearest["unit_seconds"] if nearest else known.seconds,
     )
 
 
@@ -55,9 +57,10 @@ def estimate(measurement: Measurement, found: Found, ahead: Ahead) -> float:
     """Return the seconds that a measurement will take from now on, 0 if it cannot be measured."""
     if measurement.absent:
         return 0.0
-    cost = cost_of(measurement.kind, found)
+    work = measurement.work(found)
+    cost = cost_of(measurement.kind, work, found)
     waves = math.ceil(ahead.missing(measurement.programs(found)) / ahead.threads)
-    return OVERHEAD + waves * cost.compile_seconds + measurement.work(found) * cost.seconds
+    return OVERHEAD + waves * cost.compile_seconds + work * cost.seconds
 
 
 def missing(plan: Sequence[Measurement], found: Found) -> list[Measurement]:

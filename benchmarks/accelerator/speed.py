@@ -101,6 +101,7 @@ def paired(
     details = generations.described(one, live) | {
         "our_live_steps": our_live,
         "seconds": times.tolist(),
+        "unit_seconds": float(np.median(times.mean(axis=1))) / one.steps,
     }
     return (
         Figure(float(np.median(rates[:, 0])), bootstrap(rates[:, 0]), details=details),
