@@ -20,6 +20,7 @@ from benchmarks.accelerator.rows import (
     Figure,
     Measurement,
     Named,
+    OutOfTime,
     Program,
     RowFile,
     RowsError,
@@ -217,6 +218,19 @@ def test_an_error_is_a_row_and_the_run_goes_on(tmp_path, ahead):
     assert all(file.found[f"{name}: b"]["value"] is None for name in ("large", "broken", "absent"))
     assert clock.measured == ["good"]
     assert list(file.found) == names(plan)
+
+
+def test_what_is_stopped_for_lack_of_time_is_measured_by_the_next_call(tmp_path, ahead):
+    def stopped(found, *compiled):
+        raise OutOfTime
+
+    clock = Clock(1000.0)
+    plan = [clock.measurement("a"), clock.measurement("b")]
+    file = RowFile(tmp_path / "rows.jsonl", ORIGIN)
+    carry_out([plan[0]._replace(measure=stopped), plan[1]], file, ahead, clock)
+    assert list(file.found) == names(plan[1:])
+    carry_out(plan, file, ahead, clock)
+    assert clock.measured == ["b", "a"]
 
 
 def test_an_interrupted_run_that_is_called_again_ends_with_the_rows_of_a_whole_one(tmp_path, ahead):

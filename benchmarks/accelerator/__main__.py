@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace) -> None:
     on_cpu = here["platform"] == "cpu"
     if arguments.quick and on_cpu:
         children.compile_quickly()
-    carry_out([children.measurement(sizes)], file, ahead, time_left)
+    carry_out([children.measurement(sizes, time_left)], file, ahead, time_left)
     # From here on this process uses the device, and nearly all of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     configure_jax()

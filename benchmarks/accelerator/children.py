@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.accelerator.rows import Figure, Found, Measurement, Named, lacking
+from benchmarks.accelerator.rows import Figure, Found, Measurement, Named, OutOfTime, lacking
 from benchmarks.accelerator.sizes import Sizes
 from benchmarks.measure import seconds
 from esenas_jax import Population, controllers, es_enas, policies, strategies, tasks
@@ -42,14 +42,16 @@ PATIENCE = 240.0  # seconds that a child may take
 SECONDS = 90.0  # that the children of the deterministic setting are expected to take
 
 
-def ask(*arguments: str, flags: Sequence[str] = ()) -> dict[str, Any]:
+def ask(*arguments: str, flags: Sequence[str] = (), patience: float = PATIENCE) -> dict[str, Any]:
     """Return what a child process of this module prints.
 
     Args:
         arguments: see the module's text.
         flags: of XLA, besides those of this process.
+        patience: seconds that it may take.
 
     Raises:
+        OutOfTime: if it takes longer.
         DeviceError: if the child says why it found no device.
         RuntimeError: with the child's last line, if it failed otherwise.
     """
@@ -58,15 +60,18 @@ def ask(*arguments: str, flags: Sequence[str] = ()) -> dict[str, Any]:
         "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip(),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.accelerator.children", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.accelerator.children", *arguments],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=max(patience, 0.0),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OutOfTime from error
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         if line.startswith("error: "):
@@ -85,6 +90,8 @@ def device() -> dict[str, Any]:
         return ask("device")
     except RuntimeError as error:
         raise DeviceError(f"{error}.") from error
+    except OutOfTime as error:
+        raise DeviceError(f"JAX found no device within {PATIENCE:.0f} seconds.") from error
 
 
 def compile_quickly() -> None:
@@ -98,8 +105,13 @@ def compile_quickly() -> None:
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
-def measurement(sizes: Sizes) -> Measurement:
-    """Return the measurement of the deterministic setting: twice the same, and what it costs."""
+def measurement(sizes: Sizes, time_left: Callable[[], float] = lambda: PATIENCE) -> Measurement:
+    """Return the measurement of the deterministic setting: twice the same, and what it costs.
+
+    Args:
+        sizes: of what is measured.
+        time_left: returns the seconds that it may take from then on.
+    """
     world, candidates, horizon = sizes.deterministic
     config = base()
     config.deterministic = True
@@ -111,8 +123,10 @@ def measurement(sizes: Sizes) -> Measurement:
             ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // CORES)) as pool,
         ):
             arguments = ("generation", world, str(candidates), str(horizon), lock.name)
-            ran = pool.map(lambda f: ask(*arguments, flags=f), (deterministic, deterministic, ()))
-            one, other, free = ran
+            one, other, free = pool.map(
+                lambda flags: ask(*arguments, flags=flags, patience=time_left()),
+                (deterministic, deterministic, ()),
+            )
         differ = float(one["digest"] != other["digest"])
         ratio = one["seconds"] / free["seconds"]
         details = {

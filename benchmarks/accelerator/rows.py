@@ -15,6 +15,10 @@ class RowsError(Exception):
     """A file of rows that cannot be used, in one sentence."""
 
 
+class OutOfTime(Exception):  # noqa: N818
+    """Raised by a measurement that was stopped because no time was left; its rows stay missing."""
+
+
 class Traced(Protocol):
     """A program that is traced and not compiled, `jax.stages.Lowered` say."""
 

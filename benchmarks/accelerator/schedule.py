@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.accelerator.compiling import Ahead, Executable
-from benchmarks.accelerator.rows import Figure, Found, Measurement, RowFile, as_json
+from benchmarks.accelerator.rows import Figure, Found, Measurement, OutOfTime, RowFile, as_json
 
 
 class Cost(NamedTuple):
@@ -106,7 +106,10 @@ def carry_out(
             if not m.absent and _fits(m, file.found, ahead, seconds):
                 seconds -= estimate(m, file.found, ahead)
                 ahead.start(m.programs(file.found))
-        rows = measured(measurement, file.found, ahead)
+        try:
+            rows = measured(measurement, file.found, ahead)
+        except OutOfTime:
+            continue
         file.append(rows)
         for row in rows:
             shown = "-" if row["value"] is None else f"{row['value']:,.6g} {row['unit']}"
@@ -124,7 +127,11 @@ def _fits(measurement: Measurement, found: Found, ahead: Ahead, seconds: float) 
 
 
 def measured(measurement: Measurement, found: Found, ahead: Ahead) -> list[dict[str, Any]]:
-    """Return the rows of a measurement, as JSON; an error is a row that says what it was."""
+    """Return the rows of a measurement, as JSON; an error is a row that says what it was.
+
+    Raises:
+        OutOfTime: if the measurement does.
+    """
     programs, began, others = [], time.monotonic(), 0
     nothing = Figure(None, note=measurement.absent)
     figures: Sequence[Figure] = [nothing] * len(measurement.rows)
@@ -133,6 +140,8 @@ def measured(measurement: Measurement, found: Found, ahead: Ahead) -> list[dict[
             programs = [ahead.get(program) for program in measurement.programs(found)]
             began, others = time.monotonic(), ahead.busy
             figures = measurement.measure(found, *(program.run for program in programs))
+        except OutOfTime:
+            raise
         except Exception as error:
             figures = [Figure(None, note=first_line(error))] * len(measurement.rows)
     details = _spent(measurement, found, programs, time.monotonic() - began, others)
