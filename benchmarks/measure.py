@@ -35,6 +35,7 @@ class Row:
     target: float | None = None
     direction: Literal["at_most", "at_least"] | None = None
     whole: bool = False  # the target is one for all of the interval
+    note: str = ""  # what there is to say besides, or why there is no value
 
     @property
     def holds(self) -> bool | None:
@@ -69,14 +70,14 @@ def verdict(row: Row) -> str:
 
 
 def cell(row: Row) -> str:
-    """Return a row's figure, its unit, and its interval unless that is the figure again."""
+    """Return a row's figure, its unit, its interval unless that is the figure again, its note."""
     if row.value is None:
-        return "not measured"
+        return f"not measured: {row.note}" if row.note else "not measured"
     text = f"{figure(row.value)} {row.unit}".strip()
-    if row.interval is None or row.interval == (row.value, row.value):
-        return text
-    low, high = map(figure, row.interval)
-    return f"{text} [{low}, {high}]"
+    if row.interval is not None and row.interval != (row.value, row.value):
+        low, high = map(figure, row.interval)
+        text = f"{text} [{low}, {high}]"
+    return f"{text}, {row.note}" if row.note else text
 
 
 def figure(value: float) -> str:
@@ -216,6 +217,14 @@ def remembered(
     return found
 
 
+def _as_json(row: Row) -> dict[str, Any]:
+    """Return a row as it stands in a JSON; a note that is empty does not."""
+    fields = dataclasses.asdict(row)
+    if not row.note:
+        del fields["note"]
+    return {**fields, "holds": row.holds}
+
+
 def report(
     benchmark: str,
     rows: Sequence[Row],
@@ -245,7 +254,7 @@ def report(
         "processor": processor(),
         "versions": versions,
         "commit": origin["commit"],
-        "rows": [{**dataclasses.asdict(row), "holds": row.holds} for row in rows],
+        "rows": [_as_json(row) for row in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -90,6 +90,28 @@ def bare_physics(search: Search, lengths: Array, actions: Array) -> Episodes:
     return task._replace(environment=Environment(world.obs_size, 1, reset, step))
 
 
+def physics(search: Search, lens: Lens, lengths: Array, actions: Array, keys: Key) -> PyTree:
+    """Return what `rollout` makes of bare physics in the lanes of a search.
+
+    Args:
+        search: whose task, lanes and refills they are.
+        lens: of the task; observations are not used.
+        lengths: int32 [N], see `bare_physics`.
+        actions: float32 [N, T, A], likewise.
+        keys: [N], of the candidates' episodes.
+    """
+    bare = bare_physics(search, lengths, actions)
+    return rollout(
+        bare._replace(normalizer=bare.normalizer._replace(enabled=False)),
+        lambda episode: (episode[None], jax.random.fold_in(keys[episode], 0)),
+        lambda episode: lens,
+        lambda episode, obs: episode,
+        num_episodes=search.num_candidates,
+        lanes=search.population.lanes_for(search.task, search.num_candidates),
+        refill_every=search.population.refill_used,
+    )
+
+
 def episode_lengths(search: Search, options: Mapping[str, Any], state: SearchState) -> Array:
     """Return how long the episodes of the search's own generation are, int32 [N].
 
@@ -146,24 +168,12 @@ def generation_against_physics(
     steps = int(lengths.max()) + search.population.refill_used
     actions = jax.jit(actions_taken, static_argnums=(0, 3))(search, state, asked, steps)
 
-    @jax.jit
-    def physics(lens: Lens, lengths: Array, actions: Array, keys: Key) -> PyTree:
-        bare = bare_physics(search, lengths, actions)
-        return rollout(
-            bare._replace(normalizer=bare.normalizer._replace(enabled=False)),
-            lambda episode: (episode[None], jax.random.fold_in(keys[episode], 0)),
-            lambda episode: lens,
-            lambda episode, obs: episode,
-            num_episodes=search.num_candidates,
-            lanes=search.population.lanes_for(search.task, search.num_candidates),
-            refill_every=search.population.refill_used,
-        )
-
+    bare = jax.jit(physics, static_argnums=0)
     step = jax.jit(search.step)
-    given = (search.task.lens(state.moments), lengths, actions, asked.key)
-    live = int(physics(*given)[0].steps.sum())
+    given = (search, search.task.lens(state.moments), lengths, actions, asked.key)
+    live = int(bare(*given)[0].steps.sum())
     assert live == int(lengths.sum())
-    ratio, interval, times = paired_ratio(lambda: step(KEY, state), lambda: physics(*given), pairs)
+    ratio, interval, times = paired_ratio(lambda: step(KEY, state), lambda: bare(*given), pairs)
     whole, bare_time = sorted(times[:, 0])[pairs // 2], sorted(times[:, 1])[pairs // 2]
     print(f"{name}: {live} live steps, {whole:.3f} s / {bare_time:.3f} s.")
     return Row(name, ratio, interval, "x", target, "at_most" if target else None)

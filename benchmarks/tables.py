@@ -78,13 +78,14 @@ def section(path: Path) -> str:
     """Return the part of a page that a JSON makes."""
     content = json.loads(path.read_text())
     name, versions = content["benchmark"], content["versions"]
+    commit = (content["commit"] or "unknown")[:7]
     module = next(HERE.rglob(f"{name}.py"), None) or HERE / name / "__main__.py"
     title, *about = (ast.get_docstring(ast.parse(module.read_text())) or "").split("\n\n")
     parts = [
         f"## {name}",
         title,
         *("```\n" + part.strip() + "\n```" if part.startswith("    ") else part for part in about),
-        f"At commit {content['commit'][:7]}, JAX {versions['jax']}, Python {versions['python']}"
+        f"At commit {commit}, JAX {versions['jax']}, Python {versions['python']}"
         + (f", on {content['processor']}." if "processor" in content else ".")
         + (f" {content['note']}" if "note" in content else ""),
     ]

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import compression, functions, lanes, memory, noise, random_search, release, scaling
 from benchmarks import learners as study
 from benchmarks import policies as policies_benchmark
+from benchmarks.accelerator.generations import ticks
 from benchmarks.figures import intervals, new_panels
 from benchmarks.figures import lines as draw_lines
 from benchmarks.measure import Row
@@ -46,7 +47,7 @@ def test_a_search_over_weights_maximises_minus_the_loss_from_its_start():
     assert float(functions.sphere(after.strategy.params)) < 25.0
 
 
-# --- scaling --------------------------------------------------------------------------------------
+# --- accelerator, scaling -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_search_over_weights_maximises_minus_the_loss_from_its_start():
     ],
 )
 def test_ticks_of_a_schedule_worked_out_by_hand(lengths, num_lanes, refill_every, expected):
-    assert scaling.ticks(lengths, num_lanes, refill_every) == expected
+    assert ticks(lengths, num_lanes, refill_every) == expected
 
 
 def test_ticks_are_as_many_as_the_rollout_makes():
@@ -85,7 +86,7 @@ def test_ticks_are_as_many_as_the_rollout_makes():
     )
     jax.effects_barrier()
     assert totals.steps.tolist() == lengths.tolist()
-    assert len(simulated) == 4 * scaling.ticks(lengths, 4, 3)
+    assert len(simulated) == 4 * ticks(lengths, 4, 3)
 
 
 def test_weak_scaling_keeps_the_candidates_of_a_device_and_strong_scaling_all_of_them():

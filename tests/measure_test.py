@@ -9,6 +9,7 @@ from benchmarks.measure import (
     Row,
     bootstrap,
     bootstrap_ratio_of_means,
+    cell,
     paired_ratio,
     remembered,
     report,
@@ -109,6 +110,14 @@ def test_the_json_has_the_form_that_outsiders_read(tmp_path):
             "holds": True,
         }
     ]
+
+
+def test_a_note_stands_behind_the_figure_or_says_why_there_is_none(tmp_path, capsys):
+    rows = [Row("a", 2.0, None, "x", note="loop"), Row("b", None, note="no time left")]
+    assert [cell(row) for row in rows] == ["2 x, loop", "not measured: no time left"]
+    report("name", rows, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["rows"][0]["note"] == "loop"
+    assert "not measured: no time left" in capsys.readouterr().out
 
 
 def test_what_was_measured_is_remembered_and_other_settings_are_refused(tmp_path):

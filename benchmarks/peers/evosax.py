@@ -26,7 +26,7 @@ A_CALL = 10  # generations
 LOSSES = "x the loss"
 
 
-def population() -> Population:
+def on_all_cores() -> Population:
     """Return how a generation is carried out: every core does a part of the directions."""
     return Population(lanes=64, chunk=32, devices=jax.device_count())
 
@@ -44,10 +44,10 @@ class Side(NamedTuple):
     weights: Callable[[PyTree], Array]
 
 
-def es(noise: Noise) -> Strategy:
+def es(noise: Noise, candidates: int = CANDIDATES) -> Strategy:
     """Return Open_ES's settings: centred ranks, plain gradient steps."""
     return strategies.es(
-        CANDIDATES // 2, 0, NOISE, STEP, shaping=strategies.centered_ranks, noise=noise
+        candidates // 2, 0, NOISE, STEP, shaping=strategies.centered_ranks, noise=noise
     )
 
 
@@ -66,9 +66,9 @@ MATCHES: dict[str, tuple[Callable[[], Strategy], str, float | None]] = {
 }
 
 
-def ours(strategy: Strategy) -> Side:
+def ours(strategy: Strategy, population: Population | None = None) -> Side:
     """Return our side."""
-    search = search_over_weights(sphere, start(), strategy, population())
+    search = search_over_weights(sphere, start(), strategy, population or on_all_cores())
 
     def run(key: Key, state: SearchState) -> SearchState:
         return search.run(key, state, A_CALL)[0]
@@ -78,12 +78,12 @@ def ours(strategy: Strategy) -> Side:
     )
 
 
-def theirs(name: str) -> Side:
+def theirs(name: str, candidates: int = CANDIDATES) -> Side:
     """Return evosax's side; it minimises."""
     import evosax.algorithms
 
     algorithm: Any = getattr(evosax.algorithms, name)(
-        CANDIDATES,
+        candidates,
         start(),
         optimizer=optax.sgd(STEP),
         std_schedule=optax.constant_schedule(NOISE),
