@@ -90,9 +90,10 @@ def test_a_broken_update_does_not_swing_it_up(strategy, sign):
     assert swing_up(strategy, sign) < -600
 
 
+# A larger step circles around the minimum: ARS divides by the spread of its scores.
 REGRESSION = {
     "es": functools.partial(strategies.es, 32, 4, noise_std=0.1, step_size=0.012),
-    "ars": functools.partial(strategies.ars, 32, 4, 0.1, 0.1, num_elites=16),
+    "ars": functools.partial(strategies.ars, 32, 4, 0.1, 0.05, num_elites=16),
 }
 
 

@@ -97,7 +97,9 @@ def test_the_picture_stands_beside_the_json(tmp_path):
 def test_the_json_has_the_form_that_outsiders_read(tmp_path):
     report("name", [Row("a", 1.0, (0.99, 1.01), "x", 1.1, "at_most")], tmp_path / "x" / "a.json")
     content = json.loads((tmp_path / "x" / "a.json").read_text())
-    assert set(content) == {"benchmark", "device", "device_count", "versions", "commit", "rows"}
+    assert set(content) == {
+        "benchmark", "device", "device_count", "processor", "versions", "commit", "rows"
+    }  # fmt: skip
     assert content["rows"] == [
         {
             "name": "a",
