@@ -26,6 +26,7 @@ from esenas_jax.spaces import (
 )
 from esenas_jax.spaces.pyglove import dumps, from_dna, from_pyglove, loads, to_dna, to_pyglove
 from tests.spaces_test import compare, sigmas
+from tests.support.compiling import jit_as_shipped
 from tests.support.exact_chances import chances
 
 FEW, MANY = 4_000, 20_000
@@ -318,7 +319,8 @@ def test_a_number_moves_within_its_range_and_never_stays():
         pairs = list(zip(ranges, starts, strict=True))
         return [(x, space.mutate(key, x, local=True), space.mutate(key, x)) for space, x in pairs]
 
-    for space, (start, local, redrawn) in zip(ranges, jax.jit(jax.vmap(moves))(keys), strict=True):
+    made = jit_as_shipped(jax.vmap(moves))(keys)
+    for space, (start, local, redrawn) in zip(ranges, made, strict=True):
         for x in map(np.asarray, (start, local, redrawn)):
             assert x.dtype == np.float32
             assert float(x.min()) >= space.low
