@@ -57,6 +57,10 @@ COMMAND = {
         ["--config.generations=1.5"],
         "generations must be an integer, got '1.5'.",
     ),
+    "None for an integer": (
+        ["--config.generations=None"],
+        "generations must be an integer, got None.",
+    ),
     "a word for a number": (
         ["--config.strategy.noise_std=x"],
         "strategy.noise_std must be a number, got 'x'.",

@@ -27,8 +27,8 @@ def gaussian() -> Noise:
     def sample(key: Key, kept: PyTree, direction: Array, size: int) -> Array:
         del kept
         key = jax.random.fold_in(key, direction)
-        # A block of Threefry then gives two numbers, and else one: two thirds of the time. What
-        # JAX's default is for, numbers that several devices share out, does not occur here.
+        # Each block of Threefry then gives two numbers, not one: that takes two thirds of the
+        # time. JAX's default lets several devices share one array of numbers; none does so here.
         with jax.threefry_partitionable(False):
             return jax.random.normal(key, (size,), jnp.float32)
 
