@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,26 @@ Bound = Callable[[PyTree, Array], tuple[PyTree, Any]]
 # what is given, candidate id -> what its observations are seen through
 Lenses = Callable[[PyTree, Array], Lens]
 
+PAIR = 2  # candidates that a strategy makes from the same noise, 2d and 2d + 1
 AXIS = "devices"
 EVERYWHERE = PartitionSpec()  # of an array that every device has as a whole
 
-# Measured by `benchmarks.lanes`: what costs least over several environments. Where none ends before
-# the others, many lanes are better used; where they do, few lanes wait less for the last.
-LANES = {"cpu": 32}
-LANES_ENDLESS = {"cpu": 128}
-UNMEASURED = 2048  # lanes on other devices, a guess: wide hardware wants many
+
+class Width(NamedTuple):
+    """How much of a generation a kind of device does at a time, unless it is told."""
+
+    lanes: int  # of episodes that may end early
+    lanes_endless: int  # of episodes that all last as long
+    lanes_single_shot: int
+    chunk: int
+
+
+# Of a CPU as `benchmarks.lanes` measured what costs least over several environments: where none
+# ends before the others, many lanes are better used; where they do, few wait less for the last.
+CPU = Width(32, 128, 32, 32)
+# Measured on an H200 (docs/accelerators.md). Whether episodes end early or not, twice as many lanes
+# do at most 9 % more steps a second, for twice the memory. Not measured on a TPU.
+WIDE = Width(32_768, 32_768, 4096, 512)
 REFILL_EVERY = 8
 
 
@@ -53,12 +65,13 @@ class Population:
     Args:
         lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
             least 1; no more are run than there are episodes. Fewer lanes waste fewer steps on
-            episodes that have ended, more lanes make better use of wide hardware. By default
-            `LANES` of the kind of device, `LANES_ENDLESS` where no episode ends early; on a CPU no
-            more than half of the episodes of a shard, where they end early.
+            episodes that have ended, more lanes make better use of wide hardware. By default what
+            `CPU` or `WIDE` says; on a CPU no more than half of the episodes of a shard, where they
+            end early.
         refill_every: actions between two looks at which lanes have ended, at least 1; by default
             `REFILL_EVERY`.
-        chunk: directions of a shard whose noise exists at a time, at least 1.
+        chunk: directions of a shard that are added up at a time, at least 1; by default what `CPU`
+            or `WIDE` says.
         devices: how many of `jax.devices()` to use, the first ones.
         virtual_shards: V, a multiple of `devices`; by default one shard a device.
 
@@ -68,13 +81,13 @@ class Population:
 
     lanes: int | None = None
     refill_every: int | None = None
-    chunk: int = 32
+    chunk: int | None = None
     devices: int = 1
     virtual_shards: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("lanes", "refill_every", "chunk"):
-            if (value := getattr(self, name)) is not None or name == "chunk":
+            if (value := getattr(self, name)) is not None:
                 _checks.integer(name, value, 1)
         _checks.devices(self.devices)
         if self.virtual_shards is not None:
@@ -93,14 +106,16 @@ class Population:
             episodes: how many a shard has, if that is known. On a CPU half of them are started at
                 first, where they end early: the others fill the lanes of those that ended.
         """
-        backend = jax.default_backend()
-        if self.lanes or backend not in LANES:
-            return self.lanes or UNMEASURED
+        if self.lanes:
+            return self.lanes
+        width = width_of_device()
         if not isinstance(task, Episodes):
-            return LANES[backend]
+            return width.lanes_single_shot
         if task.environment.endless:
-            return LANES_ENDLESS[backend]
-        return LANES[backend] if episodes is None else min(LANES[backend], -(-episodes // 2))
+            return width.lanes_endless
+        if width is CPU and episodes is not None:
+            return min(width.lanes, -(-episodes // 2))
+        return width.lanes
 
     @property
     def refill_used(self) -> int:
@@ -209,8 +224,9 @@ class Population:
             return jax.vmap(lambda network, i: one(network, key(i)))(networks, ids)
 
         def shard(places: Array, _: Array | int) -> Evaluation:
-            mine, lanes = ids[places], min(self.lanes_for(task), places.size)
-            whole = mine.size // lanes * lanes
+            lanes = min(self.lanes_for(task), places.size)
+            lanes -= lanes % PAIR if lanes > PAIR else 0  # the halves of a pair stay together
+            mine, whole = ids[places], places.size // lanes * lanes
             seen = jax.lax.map(some, mine[:whole].reshape(-1, lanes))
             seen = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), seen)
             if whole == mine.size:
@@ -218,7 +234,7 @@ class Population:
             rest = some(mine[whole:])
             return jax.tree.map(lambda *x: jnp.concatenate(x), seen, rest)
 
-        return self._in_order(self._shards(shard, ids.size), ids.size)
+        return self._in_order(self._shards(shard, ids.size, PAIR), ids.size)
 
     def _episodes(
         self,
@@ -284,7 +300,7 @@ class Population:
             zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
             def shard(directions: Array, count: Array | int) -> PyTree:
-                chunk = min(self.chunk, directions.size)
+                chunk = min(self.chunk or width_of_device().chunk, directions.size)
                 starts = jnp.arange(0, directions.size, chunk, dtype=jnp.int32)
 
                 def one(place: Array) -> PyTree:
@@ -305,14 +321,17 @@ class Population:
 
     # --- shards -----------------------------------------------------------------------------------
 
-    def _shards(self, work: Callable[[Array, Array | int], PyTree], size: int) -> PyTree:
+    def _shards(
+        self, work: Callable[[Array, Array | int], PyTree], size: int, multiple: int = 1
+    ) -> PyTree:
         """Return what this device's shards make of places 0 .. size - 1, stacked in their order.
 
         `work` gets the places of a shard, as many in every shard, and how many of them are real.
+        How many there are in a shard is a multiple of `multiple`.
         """
-        each = -(-size // self.shards)
+        each = -(-size // (self.shards * multiple)) * multiple
         if self.shards == 1:
-            alone = work(jnp.arange(size, dtype=jnp.int32), size)
+            alone = work(jnp.minimum(jnp.arange(each, dtype=jnp.int32), size - 1), size)
             return jax.tree.map(lambda x: x[None], alone)
         work = jax.jit(work, inline=True)  # traced once: for its shapes, and for the loop
         here = self.shards // self.devices
@@ -353,6 +372,11 @@ class Population:
         everyone = self._gather(local)
         zero = jax.tree.map(lambda x: jnp.zeros_like(x[0]), everyone)
         return jax.lax.scan(add, zero, everyone, length=self.shards)[0]
+
+
+def width_of_device() -> Width:
+    """Return how much the device that JAX uses by default does at a time."""
+    return CPU if jax.default_backend() == "cpu" else WIDE
 
 
 def sharded(

@@ -30,7 +30,7 @@ from esenas_jax.population import Population
 from esenas_jax.strategies import Strategy
 from esenas_jax.strategies.shaping import spread
 from esenas_jax.tasks.normalizer import Moments
-from esenas_jax.tasks.task import Lens, Task
+from esenas_jax.tasks.task import Lens, SingleShot, Task
 from esenas_jax.types import (
     Array,
     Candidate,
@@ -305,6 +305,15 @@ def es_enas(
     def perturb(run_key: Key, state: SearchState | Source, generation: Array, i: Array) -> Array:
         return strategy.candidate(stream(run_key, generation, Stream.NOISE), state.strategy, i)
 
+    def with_noise(run_key: Key, source: Source, generation: Array) -> Source:
+        # Beside an episode a candidate's noise costs nothing, and a shard would keep the noise of
+        # directions whose candidates are another's.
+        if not isinstance(task, SingleShot) or population.shards > 1:
+            return source
+        with jax.named_scope(Part.PERTURBING):
+            key = stream(run_key, generation, Stream.NOISE)
+            return source._replace(strategy=strategy.prepare(key, source.strategy))
+
     def episode_key(run_key: Key, generation: Array, i: Array) -> Key:
         if starts is Starts.FIXED:
             return stream(run_key, 0, Stream.START)
@@ -372,9 +381,8 @@ def es_enas(
         """
         # Late evaluations are of parameters that are gone.
         timely = generation == state.generation
-        return learn(
-            run_key, state.source, timely, state, generation, ids, genotypes, info, evaluations
-        )
+        source = with_noise(run_key, state.source, generation)  # as `step`: the same bits
+        return learn(run_key, source, timely, state, generation, ids, genotypes, info, evaluations)
 
     def learn(
         run_key: Key,
@@ -415,7 +423,7 @@ def es_enas(
                 arrived,
                 population.total(strategy.num_directions),
                 lambda i: policy.used(jax.tree.map(lambda x: x[place[i]], genotypes)),
-                source.strategy.params,
+                source.strategy,
             )
         with jax.named_scope(Part.CONTROLLER):
             controller_state, controller_metrics = controller.update(
@@ -484,6 +492,7 @@ def es_enas(
         """Carry out one generation whose candidates are made from an earlier state's source."""
         generation = state.generation
         plan = prepare(run_key, source, generation)
+        source = with_noise(run_key, source, generation)
 
         # Everyone makes all architectures: a few integers each, and the controller wants them back.
         genotypes, info = jax.vmap(lambda i: propose(run_key, plan, generation, i))(all_ids)

@@ -302,7 +302,9 @@ def test_the_next_programs_are_compiled_while_something_is_measured(tmp_path):
 
     clock, ahead = Clock(1000.0), Ahead(1)
     plan = [
-        clock.measurement(p.key, programs=lambda found, p=p: [p])._replace(measure=measure)
+        clock.measurement(p.key, programs=lambda found, p=p: [p])._replace(
+            measure=measure, timed=False
+        )
         for p in (now, following)
     ]
     file = RowFile(tmp_path / "rows.jsonl", ORIGIN)
@@ -310,6 +312,36 @@ def test_the_next_programs_are_compiled_while_something_is_measured(tmp_path):
     ahead.close()
     assert seen == ["now", "next"]
     assert file.found["now: a"]["details"]["compiling_meanwhile"] == 1
+
+
+def test_nothing_is_compiled_while_something_is_timed(tmp_path):
+    """Programs are compiled for the measurement and those that follow, and are waited for."""
+    started, busy = [], []
+
+    def program(key):
+        def compile_it():
+            started.append(key)
+            time.sleep(0.05)
+            return key
+
+        return Program(key, lambda: SimpleNamespace(compile=compile_it))
+
+    def measure(found, compiled):
+        busy.append((compiled, ahead.busy, sorted(started)))
+        return [Figure(1.0), Figure(1.0)]
+
+    clock, ahead = Clock(1000.0), Ahead(2)
+    plan = [
+        clock.measurement(key, programs=lambda found, key=key: [made[key]])._replace(
+            measure=measure
+        )
+        for key in "abcd"
+    ]
+    made = {key: program(key) for key in "abcd"}
+    carry_out(plan, RowFile(tmp_path / "rows.jsonl", ORIGIN), ahead, clock, lookahead=1)
+    ahead.close()
+    first, second = ["a", "b"], ["a", "b", "c", "d"]
+    assert busy == [("a", 0, first), ("b", 0, first), ("c", 0, second), ("d", 0, second)]
 
 
 def test_without_looking_ahead_nothing_is_compiled_while_something_is_measured(tmp_path, ahead):
@@ -356,7 +388,7 @@ def plane(name, **lines):
 
 
 def test_a_gpus_kernels_are_counted_on_its_streams_and_their_gaps_are_idle():
-    ran = [event("loop", 0, 40), event("dot", 30, 50), event("loop", 80, 100)]
+    ran = [event("loop_1", 0, 40), event("dot", 30, 50), event("loop_1", 80, 100)]
     planes = [
         plane("/host:CPU", python=[event("loop", 0, 1000, hlo_op="loop")]),
         plane("/device:GPU:0", Stream_7=ran, XLA_Ops=[event("all", 0, 1000)]),
@@ -366,10 +398,19 @@ def test_a_gpus_kernels_are_counted_on_its_streams_and_their_gaps_are_idle():
     assert found.seconds == pytest.approx(100e-9)
     assert found.idle == pytest.approx(30e-9)  # from 50 to 80: both streams' kernels have ended
     assert found.busy == pytest.approx(80e-9)
-    assert found.largest == pytest.approx({"loop": 60e-9, "dot": 20e-9})
-    figures = trace.figures(found, steps=6, details={})
-    assert [f.value for f in figures[:4]] == pytest.approx([0.5, 0.3, 0.75, 0.25])
-    assert [f.note for f in figures[2:5]] == ["loop", "dot", "there are fewer kernels"]
+    assert found.spent == pytest.approx({"loop_1": 60e-9, "dot": 20e-9})
+    program = """
+  %loop.1 = f32[4]{0} fusion(%x), kind=kLoop, metadata={op_name="jit(step)/esenas_jax.physics/add"}
+  ROOT %dot = f32[4]{0} fusion(%x), metadata={op_name="jit(step)/esenas_jax.policy/dot_general"}
+"""
+    figures = trace.figures(found, trace.operations(program), steps=6, details={})
+    # Kernels a step, idle, physics, and the two kernels.
+    assert [f.value for f in figures[:5]] == pytest.approx([0.5, 0.3, 0.75, 0.75, 0.25])
+    assert [f.note for f in figures[3:6]] == [
+        "loop_1, physics, add",
+        "dot, policy, dot_general",
+        "there are fewer kernels",
+    ]
     assert len(figures) == len(trace.rows_of("ant spring"))
 
 

@@ -31,8 +31,9 @@ def test_every_environment_steps_through_a_generation(name):
     assert 5 <= metrics.steps <= 5 * 16
     assert 1 <= metrics.episode_length <= 16
     assert np.isfinite(state.strategy.params).all()
-    if name != "fast":  # it pays the same for every action
-        assert not np.array_equal(state.strategy.params, before)
+    # Equal scores move nothing: of "fast" for every action, of a pendulum as long as it stands.
+    moved = not np.array_equal(state.strategy.params, before)
+    assert moved == (metrics.fitness_max > metrics.fitness_min)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from esenas_jax import policies, tasks
-from esenas_jax.population import LANES, LANES_ENDLESS, Population
+from esenas_jax.population import CPU, WIDE, Population
 from esenas_jax.rollout import rollout
 from esenas_jax.tasks.task import Lens
 
@@ -439,15 +439,24 @@ def test_bad_input_is_refused_in_one_sentence(arguments, error, message):
     assert str(raised.value) == message
 
 
+def test_other_devices_than_a_cpu_start_all_episodes_at_once(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for world in (tasks.pendulum(), tasks.mountain_car()):
+        assert Population().lanes_for(tasks.episodes(world), 27) == WIDE.lanes
+    assert Population(lanes=5).lanes_for(tasks.episodes(tasks.pendulum())) == 5
+    single_shot = tasks.SingleShot(1, 1, lambda key, network, apply: tasks.single_score(0.0))
+    assert Population().lanes_for(single_shot) == WIDE.lanes_single_shot
+
+
 def test_worlds_that_never_end_early_have_more_lanes_unless_told():
     endless = tasks.episodes(tasks.pendulum())
     ending = tasks.episodes(tasks.mountain_car())
-    assert Population().lanes_for(endless) == LANES_ENDLESS["cpu"]
-    assert Population().lanes_for(ending) == LANES["cpu"] < LANES_ENDLESS["cpu"]
+    assert Population().lanes_for(endless) == CPU.lanes_endless
+    assert Population().lanes_for(ending) == CPU.lanes < CPU.lanes_endless
     # Of few episodes half are started at first, where they end early.
     assert Population().lanes_for(ending, 27) == 14
-    assert Population().lanes_for(ending, 1000) == LANES["cpu"]
-    assert Population().lanes_for(endless, 27) == LANES_ENDLESS["cpu"]
+    assert Population().lanes_for(ending, 1000) == CPU.lanes
+    assert Population().lanes_for(endless, 27) == CPU.lanes_endless
     assert Population(lanes=5).lanes_for(ending, 6) == 5
     assert Population(lanes=5).lanes_for(endless) == Population(lanes=5).lanes_for(ending) == 5
     # What says that it never ends does not.

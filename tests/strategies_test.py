@@ -11,6 +11,7 @@ import pytest
 
 from esenas_jax import strategies
 from esenas_jax.population import Population
+from esenas_jax.strategies.finite_differences import DRAWN_BYTES, Drawn
 from tests.reference import ars as ars_reference
 from tests.reference import es as es_reference
 
@@ -460,13 +461,12 @@ def each_candidate(antithetic):
     [
         [0, 1, 2, 3, 4, 5],
         [4, 5, 12, 13],
-        [1, 2, 3, 4],
-        [0, 1, 2, 4],
+        [1, 2, 3, 4, 5],
         [3],
         [0, 1, 2],
         [14, 14],
     ],
-    ids=["pairs", "pairs and exact", "cut pairs", "one pair cut", "one", "odd", "padding"],
+    ids=["pairs", "pairs and exact", "cut pairs", "one", "odd", "padding"],
 )
 @pytest.mark.parametrize("antithetic", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_several_candidates_are_each_of_them_to_rounding(antithetic, ids):
@@ -474,6 +474,44 @@ def test_several_candidates_are_each_of_them_to_rounding(antithetic, ids):
     several = jax.jit(strategy.candidates)(jax.random.key(3), state, jnp.array(ids, jnp.int32))
     # Another program may contract the product and the sum to one rounding.
     np.testing.assert_allclose(several, each[np.array(ids)], rtol=2 * EPS, atol=EPS * SIGMA)
+
+
+@pytest.mark.parametrize("antithetic", [True, False])
+def test_noise_that_is_drawn_ahead_is_the_noise_that_would_be_drawn(antithetic):
+    strategy, state, each = each_candidate(antithetic)
+    prepared = jax.jit(strategy.prepare)(jax.random.key(3), state)
+    assert prepared.noise.block.shape == (D, P)
+    np.testing.assert_array_equal(prepared.params, state.params)
+    ids = jnp.arange(2 * D, dtype=jnp.int32)
+    several = jax.jit(strategy.candidates)(jax.random.key(4), prepared, ids)  # its key is not used
+    np.testing.assert_allclose(several, each[: 2 * D], rtol=2 * EPS, atol=EPS * SIGMA)
+
+    @jax.jit
+    def after(key, source):
+        fitness = jnp.arange(strategy.num_candidates, dtype=jnp.float32)
+        total = Population(chunk=4).total(D)
+        return strategy.update(key, state, fitness, fitness >= 0, total, None, source)[0]
+
+    by_itself, from_drawn = after(jax.random.key(3), state), after(jax.random.key(4), prepared)
+    assert jax.tree.structure(from_drawn) == jax.tree.structure(by_itself)
+    np.testing.assert_allclose(from_drawn.params, by_itself.params, rtol=1e-6)
+    assert not np.array_equal(by_itself.params, state.params)
+
+
+def test_noise_is_drawn_ahead_where_that_is_costly_and_a_block_fits():
+    def is_drawn(noise, directions, size):
+        strategy = strategies.es(directions, 1, noise=noise)
+        made = jax.eval_shape(
+            lambda params: strategy.prepare(jax.random.key(0), strategy.init(params)),
+            jax.ShapeDtypeStruct((size,), jnp.float32),
+        )
+        return isinstance(made.noise, Drawn)
+
+    most = DRAWN_BYTES["cpu"] // 4 // 1000
+    assert is_drawn(strategies.gaussian(), most, 1000)
+    assert not is_drawn(strategies.gaussian(), most + 1, 1000)
+    for cheap in (strategies.shared_table(), strategies.rademacher(), strategies.hadamard()):
+        assert not is_drawn(cheap, 8, 1000)
 
 
 def test_noise_is_standard_normal_and_its_own_in_every_direction():

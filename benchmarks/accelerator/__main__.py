@@ -80,6 +80,7 @@ def make_plan(quick: bool, devices: int) -> list[Measurement]:
         *speed.measurements(sizes),
         *reach.measurements(sizes, devices),
         *trace.measurements(sizes),
+        speed.mjx(sizes),
     ]
 
 
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = make_plan(arguments.quick, here["count"])
     if len(file.found) == known:
         refuse_too_little(plan, file, ahead, arguments.minutes, spent())
-    # On a CPU compiling would take the cores that a timing needs.
+    # On a CPU there are few cores to compile on, and whoever is cut off has more rows.
     carry_out(plan, file, ahead, time_left, lookahead=0 if on_cpu else AHEAD)
     report("accelerator", table_rows(plan, file, not arguments.quick), arguments.json)
 

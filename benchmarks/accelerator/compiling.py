@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from benchmarks.accelerator.rows import Program, Traced
@@ -58,6 +58,10 @@ class Ahead:
     def missing(self, programs: Iterable[Program]) -> int:
         """Return how many of the programs have no executable yet."""
         return sum(p.key not in self._started or not self._started[p.key].done() for p in programs)
+
+    def finish(self) -> None:
+        """Wait until nothing is being compiled; what failed raises where it is asked for."""
+        wait(self._started.values())
 
     @property
     def busy(self) -> int:

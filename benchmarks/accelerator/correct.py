@@ -150,7 +150,7 @@ def contract(name: str) -> Measurement:
         Named(f"{name}: a generation, and tell of evaluate", DIFFERENCE, SAME, "at_most"),
         Named(f"{name}: a run, and its pieces", DIFFERENCE, SAME, "at_most"),
     )
-    return Measurement(CORRECT, rows, measure, programs, kind="toy")
+    return Measurement(CORRECT, rows, measure, programs, kind="toy", timed=False)
 
 
 def failures() -> Measurement:
@@ -195,7 +195,7 @@ def failures() -> Measurement:
         return [within(float(sum(broken)), broken=[k for k, b in enumerate(broken) if b])]
 
     rows = (Named("failed candidates: broken promises of six", "", 0, "at_most"),)
-    return Measurement(CORRECT, rows, measure, programs, kind="toy")
+    return Measurement(CORRECT, rows, measure, programs, kind="toy", timed=False)
 
 
 def seeds_at_once() -> Measurement:
@@ -227,7 +227,7 @@ def seeds_at_once() -> Measurement:
         return [within(difference(jax.tree.map(lambda x: x[0], both), alone))]
 
     row = Named(f"{name}: two seeds in one program, and one alone", DIFFERENCE, SAME, "at_most")
-    return Measurement(CORRECT, (row,), measure, programs, kind="toy")
+    return Measurement(CORRECT, (row,), measure, programs, kind="toy", timed=False)
 
 
 # --- beside the CPU -------------------------------------------------------------------------------
@@ -301,7 +301,9 @@ def draws() -> Measurement:
         *(Named(f"{name} that differ from the CPU's", "", 0, "at_most") for name in exact),
         Named("normals: the largest difference from the CPU's", "", 1e-6, "at_most"),
     )
-    return Measurement(CORRECT, rows, measure, on_both("draws", lambda: draw), kind="toy")
+    return Measurement(
+        CORRECT, rows, measure, on_both("draws", lambda: draw), kind="toy", timed=False
+    )
 
 
 def first_returns() -> Measurement:
@@ -324,7 +326,7 @@ def first_returns() -> Measurement:
         return [within(difference(*both(device, cpu)))]
 
     row = Named("pendulum: 64 first returns, and the CPU's", DIFFERENCE)
-    return Measurement(CORRECT, (row,), measure, on_both("returns", make), kind="toy")
+    return Measurement(CORRECT, (row,), measure, on_both("returns", make), kind="toy", timed=False)
 
 
 def physics_steps(sizes: Sizes) -> Measurement:
@@ -356,6 +358,6 @@ def physics_steps(sizes: Sizes) -> Measurement:
     )
     programs = on_both("physics", make)
     return Measurement(
-        CORRECT, rows, measure, programs, kind="spring", absent=lacking("brax"),
+        CORRECT, rows, measure, programs, kind="spring", absent=lacking("brax"), timed=False,
         work=lambda found: 20.0 * number,
     )  # fmt: skip

@@ -167,6 +167,7 @@ class Running(NamedTuple):
     lengths: np.ndarray  # int [N], or [seeds, N]: of its episodes
 
 
+@functools.lru_cache(maxsize=1)  # several measurements of the best setting follow each other
 def running(setting: Setting, init: Any, step: Any) -> Running:
     """Return a run after its first generation, which warms everything up."""
     keys = keys_of(setting)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.profiler import ProfileData
 
-LARGEST = 10
 # Of a CPU: operations that run others, whose time is that of these.
 HOLLOW = ("while", "conditional", "call")
 
@@ -26,7 +25,7 @@ class Kernels(NamedTuple):
     number: int  # of kernels
     seconds: float  # from the first one's start to the last one's end
     idle: float  # of these, the seconds in which none runs
-    largest: dict[str, float]  # name -> seconds, in all, of those that take most
+    spent: dict[str, float]  # name -> seconds in all, those that take most first
     busy: float  # seconds of all kernels, those at the same time counted each
 
 
@@ -92,7 +91,7 @@ def summed_up(events: Sequence[Event]) -> Kernels:
         number=len(events),
         seconds=float(ends[-1] - spans[0, 0]) * 1e-9,
         idle=float(idle) * 1e-9,
-        largest=dict(sorted(spent.items(), key=lambda item: -item[1])[:LARGEST]),
+        spent=dict(sorted(spent.items(), key=lambda item: -item[1])),
         busy=sum(spent.values()),
     )
 

@@ -17,9 +17,11 @@ from benchmarks.measure import bootstrap, paired_ratio, seconds
 from benchmarks.peers import evosax
 from esenas_jax import Population, strategies
 from esenas_jax.strategies import Noise
+from esenas_jax.types import Array
 
 STAGE = "How far?"
 BANDWIDTH = "memory bandwidth of a copy"
+COPIES = 20
 NOISES: dict[str, Callable[[], Noise]] = {
     "table": strategies.shared_table,
     "Gaussians": strategies.gaussian,
@@ -43,16 +45,27 @@ def measurements(sizes: Sizes, devices: int) -> list[Measurement]:
 
 
 def bandwidth(sizes: Sizes) -> Measurement:
-    """Return the measurement of the bytes a second that adding 1 to an array reads and writes."""
+    """Return the measurement of the bytes a second that adding 1 to an array reads and writes.
+
+    Several additions are sent one after the other: the host takes longer to send one than the
+    device to carry it out.
+    """
 
     def trace() -> Any:
         return jax.jit(lambda x: x + 1.0).lower(jax.ShapeDtypeStruct((sizes.copied,), jnp.float32))
 
     def measure(found: Found, add: Any) -> list[Figure]:
-        x = jnp.zeros(sizes.copied, jnp.float32)
-        jax.block_until_ready(add(x))
-        times = np.array([seconds(lambda: add(x)) for _ in range(sizes.repeats)])
-        return [generations.rate(8e-9 * sizes.copied, times, {"numbers": sizes.copied})]
+        def copies() -> Array:
+            x = zeros
+            for _ in range(COPIES):
+                x = add(x)
+            return x
+
+        zeros = jnp.zeros(sizes.copied, jnp.float32)
+        jax.block_until_ready(copies())
+        times = np.array([seconds(copies) for _ in range(sizes.repeats)])
+        moved = 8e-9 * sizes.copied * COPIES
+        return [generations.rate(moved, times, {"numbers": sizes.copied, "copies": COPIES})]
 
     row = Named(BANDWIDTH, "GB/s")
     return Measurement(STAGE, (row,), measure, lambda found: [Program("copy", trace)], kind="copy")
@@ -65,13 +78,12 @@ def sphere(sizes: Sizes, noise: str, candidates: int) -> Measurement:
     generation, is a bandwidth, too. Whoever keeps such a block is slower than memory is; noise that
     is made where it is used may be faster.
     """
-    block = min(sizes.block, candidates // 2)
     missing = lacking("evosax")
 
     @functools.cache
     def sides() -> list[evosax.Side]:
         strategy = evosax.es(NOISES[noise](), candidates)
-        ours = evosax.ours(strategy, Population(lanes=block, chunk=block))
+        ours = evosax.ours(strategy, Population())
         return [ours] if missing else [ours, evosax.theirs("Open_ES", candidates)]
 
     def programs(found: Found) -> list[Program]:
@@ -102,7 +114,6 @@ def sphere(sizes: Sizes, noise: str, candidates: int) -> Measurement:
             "unit_seconds": float(slower) / (evosax.A_CALL * candidates * evosax.WEIGHTS),
             "candidates": candidates,
             "weights": evosax.WEIGHTS,
-            "block": block,
             "dtype": "float32",
             "seconds": times.tolist(),
             "generations_a_call": evosax.A_CALL,

@@ -69,6 +69,7 @@ class Measurement(NamedTuple):
     work: Callable[[Found], float] = lambda found: 1.0
     needs: tuple[str, ...] = ()  # names of rows that decide what is measured
     absent: str = ""  # why it cannot be measured on this machine; "" if it can
+    timed: bool = True  # whether no program may be compiled meanwhile: XLA tries kernels out then
 
 
 def lacking(*packages: str) -> str:

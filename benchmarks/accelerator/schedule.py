@@ -86,26 +86,24 @@ def carry_out(
 
     A measurement that is estimated to take longer than what is left is passed over, and so is one
     that needs a row which was passed over: their rows stay missing. One that fails has rows that
-    say why.
+    say why. Programs are compiled for several measurements at a time, and nothing is timed before
+    that is done.
 
     Args:
         plan: what there is to measure, in order of value.
         file: of the rows.
         ahead: compiles.
         time_left: returns the seconds that are left.
-        lookahead: of how many measurements that follow programs are compiled meanwhile; 0 where
-            compiling would disturb a timing.
+        lookahead: for how many measurements that follow programs are compiled as well; 0 where
+            they would have to share few cores.
         say: is given a line for each row.
     """
     left = missing(plan, file.found)
     for place, measurement in enumerate(left):
         if not _fits(measurement, file.found, ahead, time_left()):
             continue
-        seconds = time_left()
-        for m in left[place : place + 1 + lookahead]:
-            if not m.absent and _fits(m, file.found, ahead, seconds):
-                seconds -= estimate(m, file.found, ahead)
-                ahead.start(m.programs(file.found))
+        if not (measurement.timed and _compiled(measurement, file.found, ahead)):
+            _compile_ahead(left[place : place + 1 + lookahead], file.found, ahead, time_left())
         try:
             rows = measured(measurement, file.found, ahead)
         except OutOfTime:
@@ -114,6 +112,20 @@ def carry_out(
         for row in rows:
             shown = "-" if row["value"] is None else f"{row['value']:,.6g} {row['unit']}"
             say(f"{row['name']}: {shown}{' (' + row['note'] + ')' if row['note'] else ''}")
+
+
+def _compiled(measurement: Measurement, found: Found, ahead: Ahead) -> bool:
+    return bool(measurement.absent) or not ahead.missing(measurement.programs(found))
+
+
+def _compile_ahead(
+    following: Sequence[Measurement], found: Found, ahead: Ahead, seconds: float
+) -> None:
+    """Begin with the programs of all measurements that there is time for."""
+    for m in following:
+        if not m.absent and _fits(m, found, ahead, seconds):
+            seconds -= estimate(m, found, ahead)
+            ahead.start(m.programs(found))
 
 
 def _ready(measurement: Measurement, found: Found) -> bool:
@@ -138,6 +150,8 @@ def measured(measurement: Measurement, found: Found, ahead: Ahead) -> list[dict[
     if not measurement.absent:
         try:
             programs = [ahead.get(program) for program in measurement.programs(found)]
+            if measurement.timed:
+                ahead.finish()
             began, others = time.monotonic(), ahead.busy
             figures = measurement.measure(found, *(program.run for program in programs))
         except OutOfTime:

@@ -15,7 +15,6 @@ class Sizes(NamedTuple):
     candidates_mjx: int
     compared: tuple[str, int]  # a Brax environment and worlds: ten steps, beside the CPU's
     sphere: tuple[int, ...]  # candidates on a sphere
-    block: int  # of them at a time
     copied: int  # float32 numbers that a copy of memory moves
     pendulum: tuple[int, int]  # candidates, lanes
     seeds: tuple[int, ...]  # in one program
@@ -37,7 +36,6 @@ FULL = Sizes(
     candidates_mjx=8192,
     compared=("hopper", 64),
     sphere=(1024, 16384, 262_144),
-    block=4096,
     copied=2**28,
     pendulum=(2**20, 65536),
     seeds=(1, 10, 100),
@@ -58,7 +56,6 @@ QUICK = Sizes(
     candidates_mjx=8192,
     compared=("inverted_pendulum", 16),
     sphere=(32,),
-    block=16,
     copied=2**22,
     pendulum=(1024, 128),
     seeds=(1, 10, 100),

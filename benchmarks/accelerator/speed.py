@@ -29,24 +29,28 @@ def measurements(sizes: Sizes) -> list[Measurement]:
     tried = [setting(sizes, lanes) for lanes in sizes.lanes]
     title = tried[0].title
     needs = rows_that_decide(sizes)
-    others = [(world, "spring", sizes.candidates) for world in OTHERS if world != sizes.world] + [
-        ("ant", "mjx", sizes.candidates_mjx)
-    ]
     return [
         *(generation(one, sizes, with_lanes(one)) for one in tried),
         against_bare_physics(sizes, title, needs),
         against_brax(sizes, title, needs),
         against_evosax(sizes, title, needs),
-        *(
-            generation(
-                Setting(world, backend, candidates, candidates, sizes.horizon),
-                sizes,
-                f"{world} {backend}, ES-ENAS, {candidates:,} candidates at once",
-                "" if sizes.others else "left out by --quick",
-            )
-            for world, backend, candidates in others
-        ),
+        *(other(world, "spring", sizes.candidates, sizes) for world in OTHERS),
     ]
+
+
+def mjx(sizes: Sizes) -> Measurement:
+    """Return the measurement of Ant on MJX, which takes minutes to compile."""
+    return other("ant", "mjx", sizes.candidates_mjx, sizes)
+
+
+def other(world: str, backend: str, candidates: int, sizes: Sizes) -> Measurement:
+    """Return the measurement of a generation of another environment, all candidates at once."""
+    return generation(
+        Setting(world, backend, candidates, candidates, sizes.horizon),
+        sizes,
+        f"{world} {backend}, ES-ENAS, {candidates:,} candidates at once",
+        "" if sizes.others else "left out by --quick",
+    )
 
 
 def setting(sizes: Sizes, lanes: int) -> Setting:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,12 +13,14 @@ import jax
 
 from benchmarks.accelerator import generations, speed
 from benchmarks.accelerator.children import ROOT
-from benchmarks.accelerator.kernels import LARGEST, Kernels
+from benchmarks.accelerator.kernels import Kernels
 from benchmarks.accelerator.rows import Figure, Found, Measurement, Named, lacking
 from benchmarks.accelerator.sizes import Sizes
+from esenas_jax.types import Part
 
 STAGE = "Where does the time go?"
 GENERATIONS = 3
+LARGEST = 10  # kernels that have a row
 PATIENCE = 120.0  # seconds that reading may take
 
 
@@ -31,7 +34,7 @@ def measurements(sizes: Sizes) -> list[Measurement]:
             record(Path(folder), lambda state: step(generations.KEY, state)[0], run.state)
             kernels = read_in_a_child(Path(folder))
         steps = GENERATIONS * generations.ticks_of(one, run.lengths)
-        return figures(kernels, steps, one._asdict())
+        return figures(kernels, operations(step.as_text()), steps, one._asdict())
 
     return [
         Measurement(
@@ -52,30 +55,70 @@ def rows_of(title: str) -> tuple[Named, ...]:
     return (
         Named(f"{title}: kernels for a step of all lanes", ""),
         Named(f"{title}: share of the time in which no kernel runs", ""),
+        Named(f"{title}: share of the kernels' time that is physics", ""),
         *(Named(f"{title}: kernel {place + 1} by time, its share", "") for place in range(LARGEST)),
     )
 
 
-def figures(kernels: Kernels, steps: int, details: dict[str, Any]) -> list[Figure]:
+def operations(program: str) -> dict[str, str]:
+    """Return what each kernel of a program stems from, by its name as a GPU's trace has it.
+
+    Args:
+        program: an executable as text.
+    """
+    found = re.findall(r"^ *(?:ROOT )?%?([\w.-]+) = .*?op_name=\"([^\"]+)\"", program, re.MULTILINE)
+    return {plain(name): operation for name, operation in found}
+
+
+def plain(name: str) -> str:
+    """Return the name of a kernel as a GPU's trace has it: input_fusion_4 for input_fusion.4."""
+    return re.sub(r"[.-]", "_", name)
+
+
+def figures(
+    kernels: Kernels, stems_from: dict[str, str], steps: int, details: dict[str, Any]
+) -> list[Figure]:
     """Return the rows of a trace.
 
     Args:
         kernels: of the trace.
+        stems_from: see `operations`.
         steps: how often all lanes were stepped. Later generations are as long as the timed one,
             or nearly: what they add is not counted.
         details: of what was traced.
     """
     shown = {**details, "kernels": kernels.number, "steps": steps, "seconds": kernels.seconds}
-    largest = list(kernels.largest.items())
+    stems = {name: stems_from.get(plain(name), "") for name in kernels.spent}
+    largest = list(kernels.spent.items())[:LARGEST]
+    physics = sum(
+        spent for name, spent in kernels.spent.items() if part_of(stems[name]) is Part.PHYSICS
+    )
     return [
         Figure(kernels.number / steps, details=shown),
         Figure(kernels.idle / kernels.seconds, details=shown),
+        Figure(physics / kernels.busy, details=shown),
         *(
-            Figure(spent / kernels.busy, note=name, details={"seconds": spent})
+            Figure(
+                spent / kernels.busy,
+                note=described(name, stems[name]),
+                details={"seconds": spent, "operation": stems[name]},
+            )
             for name, spent in largest
         ),
         *[Figure(None, note="there are fewer kernels")] * (LARGEST - len(largest)),
     ]
+
+
+def part_of(operation: str) -> Part | None:
+    """Return the part of a generation that an operation belongs to: the innermost of its scopes."""
+    innermost = max(Part, key=operation.rfind)
+    return innermost if innermost in operation else None
+
+
+def described(name: str, operation: str) -> str:
+    """Return a kernel's name, the part of a generation and the operation that it stems from."""
+    part = (part_of(operation) or "").removeprefix("esenas_jax.")
+    return ", ".join(filter(None, [name, part, operation.rsplit("/", 1)[-1]]))
 
 
 def record(folder: Path, generation: Any, state: Any) -> None:

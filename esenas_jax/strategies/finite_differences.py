@@ -78,6 +78,18 @@ class State(NamedTuple):
     noise: PyTree  # what perturbations are drawn from
 
 
+class Drawn(NamedTuple):
+    """The perturbations of a generation, in place of what they are drawn from."""
+
+    block: Array  # float32 [D, P]
+
+
+# The most that a block of them may take. The default of a CPU is about what its caches hold.
+DRAWN_BYTES = {"cpu": 2**26}
+DRAWN_BYTES_ELSEWHERE = 2**30
+DRAWN_AT_A_TIME = 2**18  # numbers
+
+
 def finite_differences(
     direction_weights: DirectionWeights,
     *,
@@ -109,8 +121,26 @@ def finite_differences(
         return State(params, optimizer_state, values, noise.init(params.size))
 
     def noise_of(key: Key, state: State, params: Array, d: Array) -> Array:
-        drawn = noise.sample(key, state.noise, d, params.size)
+        if isinstance(state.noise, Drawn):
+            drawn = state.noise.block[d]
+        else:
+            drawn = noise.sample(key, state.noise, d, params.size)
         return jnp.abs(params) * drawn if multiplicative else drawn
+
+    def prepare(key: Key, state: State) -> State:
+        size, backend = state.params.size, jax.default_backend()
+        budget = DRAWN_BYTES.get(backend, DRAWN_BYTES_ELSEWHERE)
+        if not noise.costly or 4 * num_directions * size > budget:
+            return state
+        directions = jnp.arange(num_directions, dtype=jnp.int32)
+
+        def draw(direction: Array) -> Array:
+            return noise.sample(key, state.noise, direction, size)
+
+        # On a CPU as many at a time as a core's cache holds.
+        at_a_time = max(1, DRAWN_AT_A_TIME // size) if backend == "cpu" else num_directions
+        drawn = jax.lax.map(draw, directions, batch_size=min(at_a_time, num_directions))
+        return state._replace(noise=Drawn(drawn))
 
     def candidate(key: Key, state: State, i: Array) -> Array:
         return perturbed(state, i, noise_of(key, state, state.params, i // halves))
@@ -121,23 +151,15 @@ def finite_differences(
         return state.params + scale * perturbation
 
     def candidates(key: Key, state: State, ids: Array) -> Array:
-        def one_by_one() -> Array:
+        if not antithetic or ids.size % 2:
             return jax.vmap(lambda i: candidate(key, state, i))(ids)
 
-        if not antithetic or ids.size % 2:
-            return one_by_one()
-        pairs = (ids // halves).reshape(-1, 2)
+        def pair(ids: Array) -> Array:
+            perturbation = noise_of(key, state, state.params, ids[0] // halves)
+            return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
 
-        def by_pairs() -> Array:
-            def pair(ids: Array, direction: Array) -> Array:
-                perturbation = noise_of(key, state, state.params, direction)
-                return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
-
-            made = jax.vmap(pair)(ids.reshape(-1, 2), pairs[:, 0])
-            return made.reshape(ids.size, -1)
-
-        # Noise is what candidates cost: the halves of a pair that stand together share it.
-        return jax.lax.cond((pairs[:, 0] == pairs[:, 1]).all(), by_pairs, one_by_one)
+        # Noise is what candidates cost: the halves of a pair share it.
+        return jax.vmap(pair)(ids.reshape(-1, 2)).reshape(ids.size, -1)
 
     def update(
         key: Key,
@@ -146,10 +168,10 @@ def finite_differences(
         valid: Array,
         total: Total,
         used: Used | None = None,
-        base: Array | None = None,
+        source: State | None = None,
     ) -> tuple[State, Metrics]:
-        base = state.params if base is None else base
-        of = functools.partial(noise_of, key, state, base)
+        source = state if source is None else source
+        of = functools.partial(noise_of, key, source, source.params)
         values, weighed = direction_weights(_outcome(state, fitness, valid))
         if unused is Unused.KEPT:
             weight = weighed(values[0] - values[1] if antithetic else values[0])
@@ -223,6 +245,7 @@ def finite_differences(
         candidates=candidates,
         update=update,
         pair=lambda i: jnp.where(i < num_perturbed, i // halves, i),
+        prepare=prepare,
     )
 
 

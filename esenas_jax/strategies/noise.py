@@ -19,6 +19,7 @@ class Noise(NamedTuple):
     init: Callable[[int], PyTree]  # P -> what it draws from: () or a `Shared` table
     # the generation's noise key, what `init` returned, direction [], P -> perturbation, float32 [P]
     sample: Callable[[Key, PyTree, Array, int], Array]
+    costly: bool = False  # whether to draw a perturbation takes longer than to read it from memory
 
 
 def gaussian() -> Noise:
@@ -30,9 +31,12 @@ def gaussian() -> Noise:
         # Each block of Threefry then gives two numbers, not one: that takes two thirds of the
         # time. JAX's default lets several devices share one array of numbers; none does so here.
         with jax.threefry_partitionable(False):
-            return jax.random.normal(key, (size,), jnp.float32)
+            drawn = jax.random.normal(key, (size,), jnp.float32)
+        # XLA would multiply the last factor of a draw, sqrt(2), with the scale of a perturbation
+        # in some programs, and with the draw in others: the numbers would differ by rounding.
+        return jax.lax.optimization_barrier(drawn)
 
-    return Noise(lambda size: (), sample)
+    return Noise(lambda size: (), sample, costly=True)
 
 
 def rademacher() -> Noise:

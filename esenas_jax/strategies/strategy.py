@@ -26,12 +26,16 @@ class Strategy(NamedTuple):
     num_exact: int  # X
     init: Callable[[Array], PyTree]  # parameters [P] -> state
     candidate: Callable[[Key, PyTree, Array], Array]  # noise key, state, i -> parameters [P]
-    # noise key, state, ids [n] -> parameters [n, P]: `candidate` of each, in what it costs at best
+    # noise key, state, ids [n] -> parameters [n, P]: `candidate` of each. If n is even, the ids are
+    # n / 2 pairs, ids[2k] // 2 = ids[2k + 1] // 2, so that the noise of a pair can be drawn once.
     candidates: Callable[[Key, PyTree, Array], Array]
-    # noise key, state, fitness [N], valid [N], total, used, parameters [P] that were perturbed
-    # (others than the state's, if the results come late) -> (state, metrics)
-    update: Callable[[Key, PyTree, Array, Array, Total, Used, Array], tuple[PyTree, Metrics]]
+    # noise key, state, fitness [N], valid [N], total, used, the state that the candidates were made
+    # from (an earlier one, if the results come late) -> (state, metrics)
+    update: Callable[[Key, PyTree, Array, Array, Total, Used, PyTree], tuple[PyTree, Metrics]]
     pair: Callable[[Array], Array]  # i -> an index that only the halves of one pair share
+    # noise key, state -> what the same candidates are made from, and the same update, with the
+    # noise of the generation drawn already, if that pays
+    prepare: Callable[[Key, PyTree], PyTree] = lambda key, state: state
 
     @property
     def num_candidates(self) -> int:
