@@ -39,7 +39,7 @@ class Width(NamedTuple):
     lanes: int  # of episodes that may end early
     lanes_endless: int  # of episodes that all last as long
     lanes_single_shot: int
-    chunk: int
+    chunk: int  # of directions, fewer where they have more than `CHUNK_NUMBERS` numbers
 
 
 # Of a CPU as `benchmarks.lanes` measured what costs least over several environments: where none
@@ -47,7 +47,8 @@ class Width(NamedTuple):
 CPU = Width(32, 128, 32, 32)
 # Measured on an H200 (docs/accelerators.md). Whether episodes end early or not, twice as many lanes
 # do at most 9 % more steps a second, for twice the memory. Not measured on a TPU.
-WIDE = Width(32_768, 32_768, 4096, 512)
+WIDE = Width(32_768, 32_768, 4096, 4096)
+CHUNK_NUMBERS = 2**28  # 1 GiB
 REFILL_EVERY = 8
 
 
@@ -71,7 +72,7 @@ class Population:
         refill_every: actions between two looks at which lanes have ended, at least 1; by default
             `REFILL_EVERY`.
         chunk: directions of a shard that are added up at a time, at least 1; by default what `CPU`
-            or `WIDE` says.
+            or `WIDE` says, or as many as have `CHUNK_NUMBERS` numbers.
         devices: how many of `jax.devices()` to use, the first ones.
         virtual_shards: V, a multiple of `devices`; by default one shard a device.
 
@@ -116,6 +117,11 @@ class Population:
         if width is CPU and episodes is not None:
             return min(width.lanes, -(-episodes // 2))
         return width.lanes
+
+    def chunk_for(self, value: PyTree) -> int:
+        """Return how many directions are added up at a time, where each is worth such a value."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(value))
+        return self.chunk or max(1, min(width_of_device().chunk, CHUNK_NUMBERS // max(size, 1)))
 
     @property
     def refill_used(self) -> int:
@@ -300,7 +306,7 @@ class Population:
             zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
             def shard(directions: Array, count: Array | int) -> PyTree:
-                chunk = min(self.chunk or width_of_device().chunk, directions.size)
+                chunk = min(self.chunk_for(shapes), directions.size)
                 starts = jnp.arange(0, directions.size, chunk, dtype=jnp.int32)
 
                 def one(place: Array) -> PyTree:

@@ -439,6 +439,16 @@ def test_bad_input_is_refused_in_one_sentence(arguments, error, message):
     assert str(raised.value) == message
 
 
+def test_fewer_directions_are_added_up_at_a_time_where_they_are_long():
+    def chunk(size, **given):
+        return Population(**given).chunk_for(jax.ShapeDtypeStruct((size,), jnp.float32))
+
+    assert chunk(10_000) == CPU.chunk
+    assert chunk(2**28) == chunk(2**30) == 1
+    assert chunk(2**24) == 2**4 < CPU.chunk
+    assert chunk(2**30, chunk=7) == 7
+
+
 def test_other_devices_than_a_cpu_start_all_episodes_at_once(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for world in (tasks.pendulum(), tasks.mountain_car()):

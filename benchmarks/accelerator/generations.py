@@ -9,7 +9,7 @@ import contextlib
 import functools
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,21 +142,25 @@ def programs(setting: Setting) -> list[Program]:
     """Return the programs of a setting: its first state, and a generation."""
     name = f"{setting.title} {tuple(setting)[2:]}"
 
-    def functions() -> tuple[Any, Any]:
-        made = search(setting)
-        if setting.seeds == 1:
-            return made.init, made.step
-        return jax.vmap(made.init), jax.vmap(made.step)
-
-    def init() -> Any:
-        return jax.jit(functions()[0]).lower(keys_of(setting))
-
     def step() -> Any:
-        first, following = functions()
-        keys = keys_of(setting)
-        return jax.jit(following).lower(keys, jax.eval_shape(first, keys))
+        following = of_all_seeds(setting, search(setting).step)
+        return jax.jit(following).lower(keys_of(setting), traced_init(setting).out_info)
 
-    return [Program(f"{name} init", init), Program(f"{name} step", step)]
+    return [
+        Program(f"{name} init", functools.partial(traced_init, setting)),
+        Program(f"{name} step", step),
+    ]
+
+
+@functools.cache
+def traced_init(setting: Setting) -> jax.stages.Lowered:
+    """Return the program of the first state, traced."""
+    return jax.jit(of_all_seeds(setting, search(setting).init)).lower(keys_of(setting))
+
+
+def of_all_seeds(setting: Setting, f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of a run as one of all runs of a setting."""
+    return f if setting.seeds == 1 else jax.vmap(f)
 
 
 class Running(NamedTuple):
