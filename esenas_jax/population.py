@@ -1,6 +1,6 @@
 """From one candidate to N: functions of an index, vectorised, chunked, and sharded over devices.
 
-Nothing here depends on what a candidate is; a generation's weights never exist at once. Devices
+Nothing here depends on what a candidate is; only the candidates that are evaluated exist. Devices
 tell each other scores and sums: whatever else one of them needs, it makes.
 """
 
@@ -22,7 +22,8 @@ from esenas_jax.tasks.task import Apply, Episodes, Lens, SingleShot, Task
 from esenas_jax.types import Array, Evaluation, Key, Part, PyTree
 
 # what is given, candidate id -> the network it acts with, and the key of its episodes; of a
-# single-shot task: candidate ids [n] -> networks [n], and what makes the key of a candidate id.
+# single-shot task: candidate ids [n] -> networks [n], and what makes the key of a candidate id. If
+# n is even, the ids are pairs: 2d and 2d + 1, or the last id twice.
 # What candidates share, the examples of equal keys say, is then made once for all of them.
 Bound = Callable[[PyTree, Array], tuple[PyTree, Any]]
 # what is given, candidate id -> what its observations are seen through
@@ -34,20 +35,21 @@ EVERYWHERE = PartitionSpec()  # of an array that every device has as a whole
 
 
 class Width(NamedTuple):
-    """How much of a generation a kind of device does at a time, unless it is told."""
+    """How much of a generation a kind of device does at a time, unless `Population` sets it."""
 
     lanes: int  # of episodes that may end early
     lanes_endless: int  # of episodes that all last as long
     lanes_single_shot: int
     chunk: int  # of directions, fewer where they have more than `CHUNK_NUMBERS` numbers
+    noise_bytes: int
 
 
-# Of a CPU as `benchmarks.lanes` measured what costs least over several environments: where none
-# ends before the others, many lanes are better used; where they do, few wait less for the last.
-CPU = Width(32, 128, 32, 32)
-# Measured on an H200 (docs/accelerators.md). Whether episodes end early or not, twice as many lanes
-# do at most 9 % more steps a second, for twice the memory. Not measured on a TPU.
-WIDE = Width(32_768, 32_768, 4096, 4096)
+# `benchmarks.lanes` measured these lanes on CPUs. Where no episode ends before the others, many
+# lanes are better used; where some do, few lanes wait less for the last.
+CPU = Width(32, 128, 32, 32, noise_bytes=2**26)
+# Measured on an H200 with episodes of ant and hopper (docs/accelerators.md): twice as many lanes do
+# at most 9 % more steps a second, for twice the memory. TPUs have the same numbers, unmeasured.
+WIDE = Width(32_768, 32_768, 4096, 4096, noise_bytes=2**29)
 CHUNK_NUMBERS = 2**28  # 1 GiB
 REFILL_EVERY = 8
 
@@ -66,13 +68,18 @@ class Population:
     Args:
         lanes: L, episodes simulated (or single-shot candidates evaluated) at a time in a shard, at
             least 1; no more are run than there are episodes. Fewer lanes waste fewer steps on
-            episodes that have ended, more lanes make better use of wide hardware. By default what
-            `CPU` or `WIDE` says; on a CPU no more than half of the episodes of a shard, where they
-            end early.
+            episodes that have ended, more lanes make better use of wide hardware. Each lane has
+            weights of its own. By default what `CPU` or `WIDE` says; on a CPU no more than half of
+            the episodes of a shard, where they end early. Of single-shot candidates an even number
+            is evaluated at a time, unless L is 1.
         refill_every: actions between two looks at which lanes have ended, at least 1; by default
             `REFILL_EVERY`.
         chunk: directions of a shard that are added up at a time, at least 1; by default what `CPU`
-            or `WIDE` says, or as many as have `CHUNK_NUMBERS` numbers.
+            or `WIDE` says, but no more than have `CHUNK_NUMBERS` numbers.
+        noise_bytes: the most bytes of noise that a generation of single-shot candidates keeps from
+            their evaluation to the update, if it is costly to draw; 0 keeps none, and draws it
+            twice. Each of several runs in one program keeps as much. By default what `CPU` or
+            `WIDE` says. Nothing is kept where there are several shards.
         devices: how many of `jax.devices()` to use, the first ones.
         virtual_shards: V, a multiple of `devices`; by default one shard a device.
 
@@ -83,6 +90,7 @@ class Population:
     lanes: int | None = None
     refill_every: int | None = None
     chunk: int | None = None
+    noise_bytes: int | None = None
     devices: int = 1
     virtual_shards: int | None = None
 
@@ -90,6 +98,8 @@ class Population:
         for name in ("lanes", "refill_every", "chunk"):
             if (value := getattr(self, name)) is not None:
                 _checks.integer(name, value, 1)
+        if self.noise_bytes is not None:
+            _checks.integer("noise_bytes", self.noise_bytes, 0)
         _checks.devices(self.devices)
         if self.virtual_shards is not None:
             shards = _checks.integer("virtual_shards", self.virtual_shards, 1)
@@ -122,6 +132,11 @@ class Population:
         """Return how many directions are added up at a time, where each is worth such a value."""
         size = sum(leaf.size for leaf in jax.tree.leaves(value))
         return self.chunk or max(1, min(width_of_device().chunk, CHUNK_NUMBERS // max(size, 1)))
+
+    @property
+    def noise_bytes_used(self) -> int:
+        """The most bytes of noise that a run keeps from evaluation to update."""
+        return width_of_device().noise_bytes if self.noise_bytes is None else self.noise_bytes
 
     @property
     def refill_used(self) -> int:

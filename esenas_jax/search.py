@@ -26,7 +26,7 @@ from esenas_jax import _checks
 from esenas_jax.controllers import Controller, Host, additive_expectation
 from esenas_jax.objectives import Objective, shifted_return
 from esenas_jax.policies import Policy
-from esenas_jax.population import Population
+from esenas_jax.population import PAIR, Population
 from esenas_jax.strategies import Strategy
 from esenas_jax.strategies.shaping import spread
 from esenas_jax.tasks.normalizer import Moments
@@ -306,13 +306,14 @@ def es_enas(
         return strategy.candidate(stream(run_key, generation, Stream.NOISE), state.strategy, i)
 
     def with_noise(run_key: Key, source: Source, generation: Array) -> Source:
-        # Beside an episode a candidate's noise costs nothing, and a shard would keep the noise of
-        # directions whose candidates are another's.
+        # An episode costs far more than its noise. A shard would keep noise of directions that
+        # other shards evaluate.
         if not isinstance(task, SingleShot) or population.shards > 1:
             return source
         with jax.named_scope(Part.PERTURBING):
             key = stream(run_key, generation, Stream.NOISE)
-            return source._replace(strategy=strategy.prepare(key, source.strategy))
+            prepared = strategy.prepare(key, source.strategy, population.noise_bytes_used)
+        return source._replace(strategy=prepared)
 
     def episode_key(run_key: Key, generation: Array, i: Array) -> Key:
         if starts is Starts.FIXED:
@@ -511,7 +512,10 @@ def es_enas(
             return bind(perturb(run_key, source, generation, i), mine), key(i)
         with jax.named_scope(Part.PERTURBING):
             noise_key = stream(run_key, generation, Stream.NOISE)
-            params = strategy.candidates(noise_key, source.strategy, i)
+            # The population keeps the halves of a pair together.
+            places = i if i.size % PAIR else i.reshape(-1, PAIR)
+            params = strategy.candidates(noise_key, source.strategy, places)
+            params = params.reshape(i.size, -1)
         return jax.vmap(bind)(params, mine), key
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:

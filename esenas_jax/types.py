@@ -76,7 +76,7 @@ class Part(enum.StrEnum):
     PERTURBING = "esenas_jax.perturbing"  # weights
     PHYSICS = "esenas_jax.physics"  # the task: resets and steps, or its single shot
     POLICY = "esenas_jax.policy"  # binding networks, normalising observations, acting
-    UPDATE = "esenas_jax.update"  # of the strategy, with the noise that it makes again
+    UPDATE = "esenas_jax.update"  # of the strategy
     CONTROLLER = "esenas_jax.controller"  # its update
 
 

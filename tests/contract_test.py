@@ -358,6 +358,22 @@ def test_step_is_tell_of_evaluate_of_candidates(row, compiled):
             np.testing.assert_allclose(x, y, rtol=1e-6 if compiled is jit_as_shipped else 1e-4)
 
 
+def test_noise_that_is_kept_is_the_noise_that_is_drawn_again():
+    """A step, and a late one, whose candidates were made from an earlier state."""
+    row = ("regression", "linear", "es", "constant", "defaults")
+    kept, again = (
+        make(*row, population=Population(lanes=5, chunk=4, noise_bytes=most)) for most in (None, 0)
+    )
+    before = jax.jit(kept.init)(KEY)
+    after = jax.jit(kept.step)(KEY, before)[0]
+    assert close(after, jax.jit(again.step)(KEY, before)[0])
+    late = [jax.jit(search.step_from)(KEY, before.source, after)[0] for search in (kept, again)]
+    assert close(*late)
+    assert described(late[0]) == described(before)
+    timely = jax.jit(kept.step)(KEY, after)[0]
+    assert not np.allclose(late[0].strategy.params, timely.strategy.params, rtol=1e-3)
+
+
 @over((DISTRIBUTED, jax.jit, ()), *((row, jit_as_shipped, SLOW) for row in COVERING))
 def test_a_run_is_its_steps_however_it_is_cut(row, compiled):
     """Bit for bit as users compile it; compiled quickly, to rounding."""

@@ -915,17 +915,20 @@ def test_the_population_is_a_generation_unless_it_is_set():
 
 @pytest.mark.slow
 def test_the_pendulum_config_swings_up(tmp_path):
-    """Spinning or hanging scores below -700, holding it upright above -300.
+    """Spinning or hanging scores below -600, holding it upright above -300.
 
-    Seed 0 does it as users compile it; what rounds differently is another run.
+    Five of eight seeds held it up when this was written. With other rounding it is other seeds: two
+    or more of eight do, then, 99 times in 100.
     """
     done = run(
         f"--config={CONFIGS / 'pendulum_edges.py'}",
+        "--config.seeds=8",
         f"--workdir={tmp_path}",
         environment=environment_as_shipped(),
     )
     assert done.returncode == 0, done.stderr
-    assert Workdir(tmp_path).read("result.json")["return"]["mean"] > -300
+    returns = [seed["return"]["mean"] for seed in Workdir(tmp_path).read("result.json")["runs"]]
+    assert sum(mean > -300 for mean in returns) >= 2, returns
 
 
 def test_the_result_is_kept_when_a_picture_fails(tmp_path, monkeypatch):

@@ -431,6 +431,7 @@ def test_single_shot_candidates_are_the_same_in_any_number_of_lanes(lanes):
         ({"chunk": 0}, ValueError, "chunk must be at least 1, got 0."),
         ({"lanes": 2.0}, TypeError, "lanes must be an integer, got 2.0."),
         ({"chunk": True}, TypeError, "chunk must be an integer, got True."),
+        ({"noise_bytes": -1}, ValueError, "noise_bytes must be at least 0, got -1."),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, error, message):

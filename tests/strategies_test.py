@@ -11,7 +11,7 @@ import pytest
 
 from esenas_jax import strategies
 from esenas_jax.population import Population
-from esenas_jax.strategies.finite_differences import DRAWN_BYTES, Drawn
+from esenas_jax.strategies.finite_differences import Drawn
 from tests.reference import ars as ars_reference
 from tests.reference import es as es_reference
 
@@ -461,12 +461,25 @@ def each_candidate(antithetic):
     [
         [0, 1, 2, 3, 4, 5],
         [4, 5, 12, 13],
-        [1, 2, 3, 4, 5],
+        [1, 2, 3, 4],
+        [0, 1, 2, 4],
         [3],
         [0, 1, 2],
-        [14, 14],
+        [[0, 1], [4, 5]],
+        [[4, 5], [12, 13]],
+        [[12, 13], [14, 14]],
     ],
-    ids=["pairs", "pairs and exact", "cut pairs", "one", "odd", "padding"],
+    ids=[
+        "some",
+        "some and exact",
+        "cut pairs",
+        "one pair cut",
+        "one",
+        "odd",
+        "pairs",
+        "pairs and exact",
+        "padding",
+    ],
 )
 @pytest.mark.parametrize("antithetic", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_several_candidates_are_each_of_them_to_rounding(antithetic, ids):
@@ -479,12 +492,12 @@ def test_several_candidates_are_each_of_them_to_rounding(antithetic, ids):
 @pytest.mark.parametrize("antithetic", [True, False])
 def test_noise_that_is_drawn_ahead_is_the_noise_that_would_be_drawn(antithetic):
     strategy, state, each = each_candidate(antithetic)
-    prepared = jax.jit(strategy.prepare)(jax.random.key(3), state)
+    prepared = jax.jit(strategy.prepare, static_argnums=2)(jax.random.key(3), state, 4 * D * P)
     assert prepared.noise.block.shape == (D, P)
     np.testing.assert_array_equal(prepared.params, state.params)
-    ids = jnp.arange(2 * D, dtype=jnp.int32)
+    ids = jnp.arange(len(each), dtype=jnp.int32)  # exact ones too, and some beyond the last
     several = jax.jit(strategy.candidates)(jax.random.key(4), prepared, ids)  # its key is not used
-    np.testing.assert_allclose(several, each[: 2 * D], rtol=2 * EPS, atol=EPS * SIGMA)
+    np.testing.assert_allclose(several, each, rtol=2 * EPS, atol=EPS * SIGMA)
 
     @jax.jit
     def after(key, source):
@@ -499,19 +512,19 @@ def test_noise_that_is_drawn_ahead_is_the_noise_that_would_be_drawn(antithetic):
 
 
 def test_noise_is_drawn_ahead_where_that_is_costly_and_a_block_fits():
-    def is_drawn(noise, directions, size):
-        strategy = strategies.es(directions, 1, noise=noise)
+    def is_drawn(noise, most_bytes):
+        strategy = strategies.es(8, 1, noise=noise)
         made = jax.eval_shape(
-            lambda params: strategy.prepare(jax.random.key(0), strategy.init(params)),
-            jax.ShapeDtypeStruct((size,), jnp.float32),
+            lambda params: strategy.prepare(jax.random.key(0), strategy.init(params), most_bytes),
+            jax.ShapeDtypeStruct((1000,), jnp.float32),
         )
         return isinstance(made.noise, Drawn)
 
-    most = DRAWN_BYTES["cpu"] // 4 // 1000
-    assert is_drawn(strategies.gaussian(), most, 1000)
-    assert not is_drawn(strategies.gaussian(), most + 1, 1000)
+    assert is_drawn(strategies.gaussian(), 4 * 8 * 1000)
+    assert not is_drawn(strategies.gaussian(), 4 * 8 * 1000 - 1)
+    assert not is_drawn(strategies.gaussian(), 0)
     for cheap in (strategies.shared_table(), strategies.rademacher(), strategies.hadamard()):
-        assert not is_drawn(cheap, 8, 1000)
+        assert not is_drawn(cheap, 4 * 8 * 1000)
 
 
 def test_noise_is_standard_normal_and_its_own_in_every_direction():

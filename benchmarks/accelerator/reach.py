@@ -75,8 +75,8 @@ def sphere(sizes: Sizes, noise: str, candidates: int) -> Measurement:
     """Return the measurement of generations on a sphere, alone and beside evosax's Open_ES.
 
     What perturbed weights would take as one float32 block, written and read, over the time of a
-    generation, is a bandwidth, too. Whoever keeps such a block is slower than memory is; noise that
-    is made where it is used may be faster.
+    generation, is a bandwidth, too. A program that writes and reads such a block is slower than
+    memory is; noise that is made where it is used may be faster.
     """
     missing = lacking("evosax")
 

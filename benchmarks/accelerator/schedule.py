@@ -31,7 +31,8 @@ KINDS = {
 }
 OVERHEAD = 4.0  # seconds of a measurement that are neither
 MARGIN = 1.25  # on what was learned: the next program may be a little larger
-AHEAD = 6  # measurements whose programs are compiled while the device is busy
+AHEAD = 6  # measurements that follow, whose programs are compiled at the same time
+ALONE = "mjx"  # a kind that takes so long to compile that no other measurement waits for it
 
 
 def cost_of(kind: str, work: float, found: Found) -> Cost:
@@ -122,7 +123,9 @@ def _compile_ahead(
     following: Sequence[Measurement], found: Found, ahead: Ahead, seconds: float
 ) -> None:
     """Begin with the programs of all measurements that there is time for."""
-    for m in following:
+    for place, m in enumerate(following):
+        if place and m.kind == ALONE:
+            continue
         if not m.absent and _fits(m, found, ahead, seconds):
             seconds -= estimate(m, found, ahead)
             ahead.start(m.programs(found))

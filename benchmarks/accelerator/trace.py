@@ -61,7 +61,7 @@ def rows_of(title: str) -> tuple[Named, ...]:
 
 
 def operations(program: str) -> dict[str, str]:
-    """Return what each kernel of a program stems from, by its name as a GPU's trace has it.
+    """Return what each kernel of a program comes from, by its name as a GPU's trace has it.
 
     Args:
         program: an executable as text.
@@ -76,22 +76,22 @@ def plain(name: str) -> str:
 
 
 def figures(
-    kernels: Kernels, stems_from: dict[str, str], steps: int, details: dict[str, Any]
+    kernels: Kernels, sources: dict[str, str], steps: int, details: dict[str, Any]
 ) -> list[Figure]:
     """Return the rows of a trace.
 
     Args:
         kernels: of the trace.
-        stems_from: see `operations`.
+        sources: see `operations`.
         steps: how often all lanes were stepped. Later generations are as long as the timed one,
             or nearly: what they add is not counted.
         details: of what was traced.
     """
     shown = {**details, "kernels": kernels.number, "steps": steps, "seconds": kernels.seconds}
-    stems = {name: stems_from.get(plain(name), "") for name in kernels.spent}
+    source = {name: sources.get(plain(name), "") for name in kernels.spent}
     largest = list(kernels.spent.items())[:LARGEST]
     physics = sum(
-        spent for name, spent in kernels.spent.items() if part_of(stems[name]) is Part.PHYSICS
+        spent for name, spent in kernels.spent.items() if part_of(source[name]) is Part.PHYSICS
     )
     return [
         Figure(kernels.number / steps, details=shown),
@@ -100,8 +100,8 @@ def figures(
         *(
             Figure(
                 spent / kernels.busy,
-                note=described(name, stems[name]),
-                details={"seconds": spent, "operation": stems[name]},
+                note=described(name, source[name]),
+                details={"seconds": spent, "operation": source[name]},
             )
             for name, spent in largest
         ),
@@ -116,7 +116,7 @@ def part_of(operation: str) -> Part | None:
 
 
 def described(name: str, operation: str) -> str:
-    """Return a kernel's name, the part of a generation and the operation that it stems from."""
+    """Return a kernel's name, the part of a generation and the operation that it comes from."""
     part = (part_of(operation) or "").removeprefix("esenas_jax.")
     return ", ".join(filter(None, [name, part, operation.rsplit("/", 1)[-1]]))
 

@@ -84,10 +84,7 @@ class Drawn(NamedTuple):
     block: Array  # float32 [D, P]
 
 
-# The most that a block of them may take. The default of a CPU is about what its caches hold.
-DRAWN_BYTES = {"cpu": 2**26}
-DRAWN_BYTES_ELSEWHERE = 2**30
-DRAWN_AT_A_TIME = 2**18  # numbers
+DRAWN_AT_A_TIME = 2**18  # numbers, which a core's cache holds
 
 
 def finite_differences(
@@ -122,24 +119,24 @@ def finite_differences(
 
     def noise_of(key: Key, state: State, params: Array, d: Array) -> Array:
         if isinstance(state.noise, Drawn):
-            drawn = state.noise.block[d]
+            drawn = state.noise.block[jnp.minimum(d, num_directions - 1)]
         else:
             drawn = noise.sample(key, state.noise, d, params.size)
         return jnp.abs(params) * drawn if multiplicative else drawn
 
-    def prepare(key: Key, state: State) -> State:
-        size, backend = state.params.size, jax.default_backend()
-        budget = DRAWN_BYTES.get(backend, DRAWN_BYTES_ELSEWHERE)
-        if not noise.costly or 4 * num_directions * size > budget:
+    def prepare(key: Key, state: State, most_bytes: int) -> State:
+        size = state.params.size
+        if not noise.costly or 4 * num_directions * size > most_bytes:
             return state
         directions = jnp.arange(num_directions, dtype=jnp.int32)
 
         def draw(direction: Array) -> Array:
             return noise.sample(key, state.noise, direction, size)
 
-        # On a CPU as many at a time as a core's cache holds.
-        at_a_time = max(1, DRAWN_AT_A_TIME // size) if backend == "cpu" else num_directions
-        drawn = jax.lax.map(draw, directions, batch_size=min(at_a_time, num_directions))
+        at_a_time = num_directions
+        if jax.default_backend() == "cpu":
+            at_a_time = min(max(1, DRAWN_AT_A_TIME // max(size, 1)), num_directions)
+        drawn = jax.lax.map(draw, directions, batch_size=at_a_time)
         return state._replace(noise=Drawn(drawn))
 
     def candidate(key: Key, state: State, i: Array) -> Array:
@@ -151,15 +148,14 @@ def finite_differences(
         return state.params + scale * perturbation
 
     def candidates(key: Key, state: State, ids: Array) -> Array:
-        if not antithetic or ids.size % 2:
-            return jax.vmap(lambda i: candidate(key, state, i))(ids)
+        if ids.ndim == 1 or not antithetic:
+            return jnp.vectorize(lambda i: candidate(key, state, i), signature="()->(p)")(ids)
 
         def pair(ids: Array) -> Array:
             perturbation = noise_of(key, state, state.params, ids[0] // halves)
             return jax.vmap(lambda i: perturbed(state, i, perturbation))(ids)
 
-        # Noise is what candidates cost: the halves of a pair share it.
-        return jax.vmap(pair)(ids.reshape(-1, 2)).reshape(ids.size, -1)
+        return jax.vmap(pair)(ids)
 
     def update(
         key: Key,

@@ -1,4 +1,4 @@
-"""Where perturbations come from: addressed by direction, made again rather than kept.
+"""Where perturbations come from: addressed by direction, so that they can be made again.
 
 Every source gives entries of mean 0 and variance 1, and is a pure function of (key, direction).
 """
