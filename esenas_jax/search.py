@@ -400,6 +400,9 @@ def es_enas(
 
         Unless `timely`, `source` is not what the candidates were made from.
         """
+        # `step` makes all of these itself, and `tell` does not: XLA would fuse how they came about
+        # with what is made of them, and a sum would be rounded in another order.
+        genotypes, info, evaluations = jax.lax.optimization_barrier((genotypes, info, evaluations))
         costs = jax.vmap(policy.cost)(genotypes)
         scores: Scores = jax.vmap(objective.apply, (None, 0, 0))(
             state.objective, evaluations._replace(statistics=()), costs

@@ -30,7 +30,7 @@ from esenas_jax import (
 )
 from esenas_jax.spaces import SubsetOf
 from esenas_jax.types import Evaluation, Key
-from tests.support.compiling import jit_as_shipped
+from tests.support.compiling import in_a_process, jit_as_shipped
 
 KEY = jax.random.key(7)
 
@@ -277,7 +277,6 @@ def over(*rows_and_compilers):
 SLOW = pytest.mark.slow
 # One device's part of `make test-short`; `devices_test` runs the same rows on two.
 SHORT = [NORMALIZED, TWICE, DENSE, DISTRIBUTED, COVERING[1]]
-SHIPPED = [(row, jit_as_shipped, () if row == DENSE else SLOW) for row in COVERING]
 every_row = over(
     *(
         (row, jax.jit, pytest.mark.short if row in SHORT else () if row in COVERING else SLOW)
@@ -340,22 +339,43 @@ def close(a, b) -> bool:
     )
 
 
-@over(*IN_PARTS, *SHIPPED)
+@over(*IN_PARTS)
 def test_step_is_tell_of_evaluate_of_candidates(row, compiled):
-    """Bit for bit as users compile them; quick programs of parts and of a whole round otherwise."""
+    """To rounding: programs of parts and of a whole may contract a product and a sum, or not."""
+    for (told, told_metrics), (after, metrics) in told_and_stepped(row, compiled):
+        assert close(told, after)
+        for x, y in zip(jax.tree.leaves(told_metrics), jax.tree.leaves(metrics), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(k, marks=() if row == DENSE else SLOW) for k, row in enumerate(COVERING)]
+)
+def test_step_is_tell_of_evaluate_of_candidates_bit_for_bit(place):
+    code = f"from tests.contract_test import compare_bits; compare_bits({place})"
+    assert in_a_process(code) == ["the same bits"]
+
+
+def compare_bits(place: int) -> None:
+    """Compare a row of `COVERING` in a process in which nothing is contracted."""
+    for (told, told_metrics), (after, metrics) in told_and_stepped(COVERING[place], jax.jit):
+        assert equal(told, after)
+        # Reports, which no state depends on: their sums may be fused in another order.
+        for x, y in zip(jax.tree.leaves(told_metrics), jax.tree.leaves(metrics), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6)
+    print("the same bits")
+
+
+def told_and_stepped(row, compiled):
+    """Yield what two generations come to, from the parts of a step and from the step."""
     made = case(row, compiled)
     search, states, ids = made.search, made.states, made.ids
     evaluate, tell = compiled(search.evaluate), compiled(search.tell)
     for before, after, metrics in zip(states, states[1:3], made.metrics, strict=False):
         asked = made.ask(before, ids)
         seen = evaluate(before, asked)
-        told, told_metrics = tell(
-            KEY, before, before.generation, ids, asked.genotype, asked.info, seen
-        )
-        assert equal(told, after) if compiled is jit_as_shipped else close(told, after)
-        # Reports, which no state depends on: their sums may be fused in another order.
-        for x, y in zip(jax.tree.leaves(told_metrics), jax.tree.leaves(metrics), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-6 if compiled is jit_as_shipped else 1e-4)
+        told = tell(KEY, before, before.generation, ids, asked.genotype, asked.info, seen)
+        yield told, (after, metrics)
 
 
 def test_noise_that_is_kept_is_the_noise_that_is_drawn_again():

@@ -26,7 +26,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
 from tests.contract_test import COVERING, KEY, SHORT, TWICE, equal, make
-from tests.support.compiling import environment_as_shipped
+from tests.support.compiling import in_a_process
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "experiments" / "configs"
@@ -69,23 +69,6 @@ def after(generations: int, devices: int):
 
 
 # --- contract 3 -----------------------------------------------------------------------------------
-
-
-def in_a_process(code: str, quick: bool = False) -> list[str]:
-    """Run a program with the flag that equal bits need; it compiles as a user's, or quickly."""
-    environment = dict(os.environ) if quick else environment_as_shipped()
-    environment["XLA_FLAGS"] += " --xla_cpu_max_isa=AVX"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def train_on(devices: int, folder: str, path: str, horizon: int) -> None:

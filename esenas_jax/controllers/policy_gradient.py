@@ -18,7 +18,7 @@ from esenas_jax.controllers.distribution import Distribution, Parameterisation, 
 from esenas_jax.controllers.factorised import factorised
 from esenas_jax.controllers.latest import Latest, after, latest, nothing_yet
 from esenas_jax.spaces import Space
-from esenas_jax.strategies.shaping import spread, z_score
+from esenas_jax.strategies.shaping import reciprocal, spread, z_score
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
 # learning_rate -> optax optimiser
@@ -130,7 +130,7 @@ def reinforce(
             std=decay * scale + (1.0 - decay) * std,
             begun=jnp.ones((), bool),
         )
-        return new, (scores - baseline) / jnp.where(scale > 0, scale, 1.0)
+        return new, (scores - baseline) * reciprocal(jnp.where(scale > 0, scale, 1.0))
 
     nothing = jnp.zeros((), jnp.float32)
     averages = Averages(nothing, nothing, jnp.zeros((), bool))

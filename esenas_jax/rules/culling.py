@@ -10,6 +10,7 @@ from esenas_jax import _checks
 from esenas_jax.rules.rule import Metrics, Moved, Rule, params_of, taken, with_params
 from esenas_jax.rules.rule import chosen as chosen_by_slot
 from esenas_jax.search import SearchState
+from esenas_jax.strategies.shaping import reciprocal
 from esenas_jax.types import Array, Key
 
 # key, the learners, the slots of the survivors [S], best first -> a newcomer for every slot [M]
@@ -46,7 +47,7 @@ def bred(key: Key, moved: Moved, survivors: Array) -> Moved:
     scores = moved.scores[survivors]
     std = jnp.std(scores, where=jnp.isfinite(scores))
     difference = jnp.nan_to_num(moved.scores[better] - moved.scores[worse])  # if all have failed
-    share = jax.nn.sigmoid(difference / jnp.where(std > 0, std, 1.0))[:, None]
+    share = jax.nn.sigmoid(difference * reciprocal(jnp.where(std > 0, std, 1.0)))[:, None]
     params = params_of(moved.after)
     return _child(moved, better, share * params[better] + (1.0 - share) * params[worse])
 

@@ -11,6 +11,9 @@ seconds, uses `jit_as_shipped`.
 
 import importlib.metadata
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 QUICK: dict[str, object] = {"xla_backend_optimization_level": 0}
 SHIPPED: dict[str, object] = {"xla_backend_optimization_level": 3}
@@ -35,3 +38,20 @@ def environment_as_shipped() -> dict[str, str]:
     """Return the environment for a program that compiles as it does for a user."""
     kept = [flag for flag in os.environ["XLA_FLAGS"].split() if flag not in flags(QUICK)]
     return {**os.environ, "XLA_FLAGS": " ".join(kept)}
+
+
+def in_a_process(code: str, quick: bool = False) -> list[str]:
+    """Run a program with the flag that equal bits need; it compiles as a user's, or quickly."""
+    environment = dict(os.environ) if quick else environment_as_shipped()
+    environment["XLA_FLAGS"] += " --xla_cpu_max_isa=AVX"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent.parent,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
