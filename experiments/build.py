@@ -48,6 +48,7 @@ from esenas_jax.strategies import Strategy
 from esenas_jax.tasks import Environment, Normalizer, Task
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
+from experiments.cores import usable_cores
 
 NORMALIZERS: dict[str, Callable[[], Normalizer]] = {
     "none": tasks.identity_normalizer,
@@ -495,25 +496,19 @@ def plan(config: Any) -> Plan:
                 "a controller on the host does one run at a time: seeds must be 1 and sweep empty, "
                 f"got {number} runs."
             )
-        shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
-        devices_for_runs = 1
-        if shares != "candidates" and search.population.virtual_shards:
-            raise ValueError(
-                f"virtual_shards cut generations, and must be None with devices_share {shares}, "
-                f"got {search.population.virtual_shards}."
-            )
+        shares = config["devices_share"]
+        devices, _ = shared_out(config)
+        devices_for_runs = devices if shares == "runs" else 1
         if shares == "learners" and not isinstance(searcher, Learners):
             raise ValueError(
                 "devices_share learners needs a population of learners, got learners "
                 f"{config['learners']['name']}."
             )
-        if shares == "runs":
-            devices_for_runs = _checks.integer("devices", config["devices"], 1)
-            if number % devices_for_runs:
-                raise ValueError(
-                    f"devices that share out runs must divide their number, {number}, got "
-                    f"{devices_for_runs}."
-                )
+        if number % devices_for_runs:
+            raise ValueError(
+                f"devices that share out runs must divide their number, {number}, got "
+                f"{devices_for_runs}."
+            )
         return Plan(
             search=search,
             searcher=searcher,
@@ -523,7 +518,7 @@ def plan(config: Any) -> Plan:
                 for k in range(seeds)
             ),
             number=number if many else None,
-            devices=_checks.integer("devices", config["devices"], 1),
+            devices=devices,
             devices_for_runs=devices_for_runs,
             generations=generations,
             checkpoint_every=checkpoint_every,
@@ -544,7 +539,7 @@ def _searcher(config: Any, search: Search) -> Searcher:
         config["learners"],
         learner=search,
         rule=rules.compose(first, second) if second.least else first,
-        devices=config["devices"] if config["devices_share"] == "learners" else 1,
+        devices=shared_out(config)[0] if config["devices_share"] == "learners" else 1,
     )
 
 
@@ -582,6 +577,38 @@ def _sweep(config: Any, search: Search, searcher: Searcher) -> dict[str, list[fl
     return sweep
 
 
+def shared_out(config: Any) -> tuple[int, int | None]:
+    """Return how many devices of this machine a config uses, and V, its number of virtual shards.
+
+    Where `devices` is None, what a run comes to must not depend on how many there are. So a CPU
+    uses as many cores as divide V, and of other devices the first does whole generations, which V
+    would only make smaller. Where devices share out runs or learners, nothing cuts generations.
+
+    Raises:
+        TypeError, ValueError: if a number is outside its range, or `devices` must be given.
+    """
+    shares = _checks.known("devices_share", config["devices_share"], SHARED_OUT)
+    devices, shards = config["devices"], config["virtual_shards"]
+    if devices is not None:
+        devices = _checks.integer("devices", devices, 1)
+        return devices, shards if shares == "candidates" else None
+    if shares != "candidates":
+        raise ValueError(
+            f"devices must be given with devices_share {shares}: results depend on their number, "
+            "by rounding."
+        )
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"devices must be given in a run of several processes: all {jax.device_count()} of the "
+            f"{jax.process_count()} processes."
+        )
+    if shards is None or jax.default_backend() != "cpu":
+        return 1, None
+    shards = _checks.integer("virtual_shards", shards, 1)
+    there = min(usable_cores(), jax.device_count())
+    return max(n for n in range(1, there + 1) if shards % n == 0), shards
+
+
 def build(config: Any) -> Search:
     """Return the search that a config describes.
 
@@ -592,6 +619,7 @@ def build(config: Any) -> Search:
         ConfigError: one sentence that names the value and what is allowed.
     """
     require(config, *_FOR_SEARCH)
+    devices, shards = shared_out(config)
     task: Task = _call("task", config["task"])
     policy = _call("policy", config["policy"], obs_size=task.obs_size, action_size=task.action_size)
     if isinstance(trained := config["policy"].get("trained"), str):
@@ -610,8 +638,8 @@ def build(config: Any) -> Search:
             "population",
             config["population"],
             # Devices that share out whole runs or learners do each generation alone.
-            devices=config["devices"] if config["devices_share"] == "candidates" else 1,
-            virtual_shards=config["virtual_shards"],
+            devices=devices if config["devices_share"] == "candidates" else 1,
+            virtual_shards=shards,
         ),
     )
 

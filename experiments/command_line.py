@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from experiments import hosts
 from experiments.build import ConfigError, require
 from experiments.checkpoints import CheckpointError
+from experiments.cores import make_host_devices
 from experiments.hosts import HostsError
 from experiments.program_text import ProfileError
 from experiments.workdir import WorkdirError
@@ -50,6 +51,8 @@ def run(main: Callable[[], None], *required: str) -> None:
                 set_xla_flags(flags.FLAGS.config)
             if "coordinator" in flags.FLAGS:
                 hosts.join(*(getattr(flags.FLAGS, name) for name in HOST_FLAGS))
+            if not hosts.joined():
+                make_host_devices()
             find_devices()
             main()
         except (

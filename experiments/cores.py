@@ -1,8 +1,12 @@
-"""How many cores of a CPU this process may use."""
+"""How many cores of a CPU this process may use, and a JAX device for each of them."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import jax
+
+HOST_DEVICES = "--xla_force_host_platform_device_count"
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -54,3 +58,14 @@ def _quota(folder: Path) -> Iterator[float]:
             yield int(quota) / int(period)
     except (OSError, ValueError):
         return  # the group is another mount's, or its files have another form
+
+
+def make_host_devices() -> None:
+    """Make each usable core a device of the CPU; to be called before JAX looks for devices.
+
+    XLA_FLAGS and JAX_NUM_CPU_DEVICES are obeyed where they name a number of devices. Processes that
+    are started from here do not inherit what is set here.
+    """
+    named = HOST_DEVICES in os.environ.get("XLA_FLAGS", "")
+    if not named and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", usable_cores())

@@ -485,14 +485,14 @@ def test_how_often_it_is_saved_changes_nothing_and_may_change(finished, unfinish
 
 
 def test_devices_may_not_change_without_virtual_shards(unfinished):
-    advice = r"another config \(devices was 1, is 2\): go on with --config\.devices=1; a run with"
+    advice = r"another config \(devices was None, is 2\): go on with --config\.devices=None; a run"
     with pytest.raises(WorkdirError, match=advice):
         resumed(unfinished, devices=2)
 
 
 @pytest.mark.slow
 def test_devices_may_change_with_virtual_shards_and_not_without(unfinished, tmp_path, capsys):
-    advice = r"another config \(devices was 1, is 2\): go on with --config\.devices=1; a run with"
+    advice = r"another config \(devices was None, is 2\): go on with --config\.devices=None; a run"
     with pytest.raises(WorkdirError, match=advice):
         resumed(unfinished, devices=2)
     shared = {"generations": 4, "virtual_shards": 2}

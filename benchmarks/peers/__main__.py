@@ -20,6 +20,7 @@ from benchmarks.figures import intervals
 from benchmarks.measure import PAIRS, Row, command_line, machine, report
 from benchmarks.peers import brax, evosax, pyglove
 from experiments.command_line import configure_jax
+from experiments.cores import make_host_devices
 
 # method, world, candidates, horizon, target. Halfcheetah never ends early: its horizon only sets
 # how long it takes to measure.
@@ -41,6 +42,7 @@ def main() -> None:
     arguments = command_line(__doc__)
     if importlib.util.find_spec("evosax") is None:  # Brax and PyGlove are dependencies
         sys.exit("error: evosax is not installed; pip install '.[bench]' installs the peers.")
+    make_host_devices()
     configure_jax()
     quick = arguments.quick
     pairs = 3 if quick else PAIRS

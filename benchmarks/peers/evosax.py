@@ -24,7 +24,11 @@ WEIGHTS, CANDIDATES = 10_000, 1024
 NOISE, STEP = 0.02, 0.1
 A_CALL = 10  # generations
 LOSSES = "x the loss"
-POPULATION = Population(lanes=64, chunk=32)
+
+
+def on_all_cores() -> Population:
+    """Return how a generation is carried out: every core does a part of the directions."""
+    return Population(lanes=64, chunk=32, devices=jax.device_count())
 
 
 def start() -> Array:
@@ -62,9 +66,9 @@ MATCHES: dict[str, tuple[Callable[[], Strategy], str, float | None]] = {
 }
 
 
-def ours(strategy: Strategy, population: Population = POPULATION) -> Side:
+def ours(strategy: Strategy, population: Population | None = None) -> Side:
     """Return our side."""
-    search = search_over_weights(sphere, start(), strategy, population)
+    search = search_over_weights(sphere, start(), strategy, population or on_all_cores())
 
     def run(key: Key, state: SearchState) -> SearchState:
         return search.run(key, state, A_CALL)[0]

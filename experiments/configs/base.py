@@ -16,11 +16,12 @@ def base() -> ConfigDict:
     config.generations = 100
     config.answer_episodes = 256  # to choose the answer with, and as many again to report it
     config.checkpoint_every = 50  # generations
-    config.devices = 1  # the first ones that JAX finds
+    # How many devices to use, the first ones that JAX finds. None is what suits the machine: on a
+    # CPU a core each, as many as divide `virtual_shards`; else one, which does a whole generation.
+    config.devices = config_dict.placeholder(int)
     config.devices_share = "candidates"  # of each generation, or "runs", or "learners"
-    config.virtual_shards = config_dict.placeholder(
-        int
-    )  # V: same bits on any devices that divide V
+    # V, the pieces of a generation: the same bits on any number of devices that divides V.
+    config.virtual_shards = config_dict.placeholder(int)
     config.deterministic = False  # on GPUs: only operations that give the same bits every time
     config.noise = section("noise")
     config.objective = section("objective")

@@ -54,4 +54,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     config.search = section("search", starts="generation")
     # What so few networks compute fits into a CPU's cache; 32 at a time take three times as long.
     config.population = section("population", lanes=8)
+    config.virtual_shards = 2
     return variant(config, short)

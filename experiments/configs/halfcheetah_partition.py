@@ -26,6 +26,7 @@ def get_config(name: str | None = None) -> ConfigDict:
     config.strategy = section("strategy", "es")
     config.controller = section("controller", "regularized_evolution")
     config.search = section("search", starts="fixed")
+    config.virtual_shards = 2
     if name == "smoke":
         # The full size is minutes a generation on a CPU.
         config.task.horizon = 100

@@ -25,4 +25,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     )
     config.controller = section("controller", "regularized_evolution")
     config.search = section("search", starts="generation")
+    config.virtual_shards = 2
     return variant(config, name)

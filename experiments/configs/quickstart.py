@@ -26,4 +26,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     config.controller = section("controller", "regularized_evolution")
     config.objective = section("objective", shift_per_step=1.0)
     config.search = section("search", starts="pair")
+    config.virtual_shards = 2
     return variant(config, name)

@@ -4,7 +4,7 @@
 
 A linear model of degree-4 polynomial features, smooth L1, target weights drawn at scale 5, zero
 weights to begin with. Every direction starts from the same base point and sees the same batch;
-`--config.devices=N` shares the directions out to N devices.
+`--config.devices=N --config.virtual_shards=N` shares the directions out to N devices.
 
 Without a name the step is constant. ARS divides by the spread of its scores, so that its steps do
 not get shorter as the loss gets smaller: from generation 100 on it goes up and down between 0.02
@@ -46,4 +46,5 @@ def get_config(name: str | None = None) -> ConfigDict:
     )
     config.controller = section("controller", "constant")
     config.search = section("search", starts="generation")
+    config.virtual_shards = 2
     return variant(config, short)
