@@ -6,18 +6,20 @@ A generation of five configs, each carried out in three ways: by one device, unc
 that does the config's virtual shards one after the other; and as the config has it, its shards
 shared out among the cores that the process may use. Each way has a process of its own, with the
 flags that `experiments.train` sets, and they take turns. Time is that of a live step after the
-first generations, since runs that round differently have episodes of different lengths. Memory is
-the most that a process held.
+first generations, since runs that round differently have episodes of different lengths; of the
+digits it is that of a candidate. Memory is the most that a process held.
 
-Ten minutes on two cores; --quick measures the pendulum and the digits, in few rounds.
+Twenty minutes on two cores; the file is written after each config. --quick measures the pendulum
+and the digits, in few rounds.
 """
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ class World(NamedTuple):
     warm_up: int  # generations before any is timed
     generations: int  # that are timed at a time
     speedup: float | None = None  # of all cores: the target
+    unit: str = "live step"  # what the time is of
 
 
 WORLDS = {
@@ -52,7 +55,7 @@ WORLDS = {
     ),
     "halfcheetah, 450 candidates": World("halfcheetah_partition", {"task.horizon": 50}, 1, 1, 1.6),
     "pendulum, 80 candidates": World("pendulum_edges", {}, 5, 4),
-    "digits, 129 candidates": World("digits", {}, 5, 10),
+    "digits, 129 candidates": World("digits", {}, 5, 10, unit="candidate"),
 }
 QUICK = ("pendulum, 80 candidates", "digits, 129 candidates")
 
@@ -88,10 +91,11 @@ def serve(name: str, way: str) -> None:
             state, metrics = step(key, state)
             seen.append(metrics.steps)
         steps = sum(int(n) for n in jax.device_get(seen))
+        amount = steps if world.unit == "live step" else search.num_candidates * len(seen)
         took = time.perf_counter() - started
         status = Path("/proc/self/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-        answer = {"seconds": took, "steps": steps, "bytes": peak, "devices": len(jax.devices())}
+        answer = {"seconds": took, "amount": amount, "bytes": peak, "devices": len(jax.devices())}
         print(json.dumps(answer), flush=True)
 
 
@@ -136,7 +140,7 @@ def rows_of(name: str, answers: dict[str, list[dict[str, float]]] | None) -> lis
     rows = [
         Row(f"{name}: one device / all cores", None, None, "x", WORLDS[name].speedup, "at_least"),
         Row(f"{name}: V shards on one device / uncut", None, None, "x", 1.15, "at_most"),
-        *(Row(f"{name}: a live step, {way}", None, None, "us") for way in WAYS),
+        *(Row(f"{name}: a {WORLDS[name].unit}, {way}", None, None, "us") for way in WAYS),
         *(Row(f"{name}: memory, {way}", None, None, "MB") for way in WAYS),
     ]
     if rows[0].target is None:
@@ -144,7 +148,7 @@ def rows_of(name: str, answers: dict[str, list[dict[str, float]]] | None) -> lis
     if answers is None:
         return rows
     times = {
-        way: np.array([1e6 * a["seconds"] / a["steps"] for a in of_way])
+        way: np.array([1e6 * a["seconds"] / a["amount"] for a in of_way])
         for way, of_way in answers.items()
     }
     one, cut, cores = (times[way] for way in WAYS)
@@ -160,22 +164,20 @@ def main() -> None:
     """Measure, print, write."""
     arguments = command_line(__doc__)
     configure_jax()
-    rows: list[Row] = []
-    for name in WORLDS:
-        if arguments.quick and name not in QUICK:
-            rows += rows_of(name, None)
-            continue
-        rows += rows_of(name, measure(name, 3 if arguments.quick else PAIRS))
-    report(
-        "cores",
-        rows,
-        arguments.json,
-        lambda path: intervals(
-            [row for row in rows if row.unit == "x"],
-            path,
-            "Time of a live step: one device over all cores, and V shards on one device over none",
-            f"Medians of {PAIRS} rounds and 95 % intervals · {machine()}",
-        ),
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for name in QUICK if arguments.quick else WORLDS:
+        found[name] = measure(name, 3 if arguments.quick else PAIRS)
+        rows = [row for world in WORLDS for row in rows_of(world, found.get(world))]
+        report("cores", rows, arguments.json, functools.partial(draw, rows))
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the ratios, with their intervals."""
+    intervals(
+        [row for row in rows if row.unit == "x" and row.value is not None],
+        path,
+        "Time of a live step: one device over all cores, and V shards on one device over none",
+        f"Medians of {PAIRS} rounds and 95 % intervals · {machine()}",
     )
 
 
