@@ -80,7 +80,9 @@ class Population:
             their evaluation to the update, if it is costly to draw; 0 keeps none, and draws it
             twice. Each of several runs in one program keeps as much. By default what `CPU` or
             `WIDE` says. Nothing is kept where there are several shards.
-        devices: how many of `jax.devices()` to use, the first ones.
+        devices: how many of `jax.devices()` to use, the first ones. A device of a CPU holds 32
+            executions: a loop that sends more generations ahead than that without waiting for one
+            can leave XLA without a thread for the first, and the process ends.
         virtual_shards: V, a multiple of `devices`; by default one shard a device.
 
     Raises:

@@ -489,7 +489,7 @@ def random_bits(jaxpr) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize(
     ("starts", "shape"),
-    [("fixed", (97,)), ("generation", (97,)), ("pair", (5, 97)), ("candidate", (5, 97))],
+    [("fixed", (97,)), ("generation", (97,)), ("pair", (2, 97)), ("candidate", (2, 97))],
 )
 @pytest.mark.parametrize("runs", [None, 3])
 def test_examples_that_candidates_share_are_drawn_once_for_all_in_the_lanes(starts, shape, runs):
@@ -500,7 +500,7 @@ def test_examples_that_candidates_share_are_drawn_once_for_all_in_the_lanes(star
         task,
         strategies.ars(4, 2),
         controllers.constant(policy.space),
-        population=Population(lanes=5),
+        population=Population(lanes=2),
         starts=Starts(starts),
     )
     step, init, key = search.step, search.init, jax.random.key(1)
