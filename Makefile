@@ -5,8 +5,10 @@ EXTRAS ?=
 CONFIG ?= experiments/configs/quickstart.py
 # runs/digits of experiments/configs/digits.py:cnn
 WORKDIR ?= runs/$(basename $(notdir $(firstword $(subst :, ,$(CONFIG)))))
-# A file is one process's: its tests share what they compile. The slowest tests are printed.
-PYTEST_ARGS ?= -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --durations=10
+# All tests of a file run in one process, so that they share compiled programs.
+pytest := pytest -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --durations=10
+PYTEST_ARGS ?=
+MUTATIONS ?=
 # What tests marked `system` need besides Python, as Debian calls it.
 SYSTEM := iproute2
 
@@ -14,7 +16,7 @@ SYSTEM := iproute2
 run := "$$(readlink -f .venv)/bin/python" -m
 environment := @sh .ci/environment "$(PYTHON)" "$(EXTRAS)"
 
-.PHONY: help train test test-all test-short system lint style clean
+.PHONY: help train test test-all test-short mutations system lint style clean
 .NOTPARALLEL:
 
 help:
@@ -22,6 +24,7 @@ help:
 	@echo 'make test       run the tests, without the slow ones'
 	@echo 'make test-all   run all tests; those marked system need root, and what make system installs'
 	@echo 'make test-short run the few tests that show whether this Python and its JAX work at all'
+	@echo 'make mutations  mutate the library, and see which tests notice (MUTATIONS=--new draws again; hours)'
 	@echo 'make system     install, with apt-get and as root, what those tests need ($(SYSTEM))'
 	@echo 'make lint       check style and types (ruff, pyright)'
 	@echo 'make style      check style only (ruff)'
@@ -29,7 +32,7 @@ help:
 	@echo
 	@echo 'PYTHON=python3.12    the interpreter, 3.11 or later ($(PYTHON))'
 	@echo 'EXTRAS=cuda12        extras of pyproject.toml: cuda12, cuda13, tpu, digits, bench, torch ($(or $(EXTRAS),none))'
-	@echo 'PYTEST_ARGS=-x       what pytest is told besides ($(PYTEST_ARGS))'
+	@echo 'PYTEST_ARGS=-x       further arguments of pytest ($(or $(PYTEST_ARGS),none))'
 
 train:
 	$(environment)
@@ -37,15 +40,19 @@ train:
 
 test:
 	$(environment) test
-	$(run) pytest $(PYTEST_ARGS)
+	$(run) $(pytest) $(PYTEST_ARGS)
 
 test-all:
 	$(environment) test
-	$(run) pytest -m '' $(PYTEST_ARGS)
+	$(run) $(pytest) -m '' $(PYTEST_ARGS)
 
 test-short:
 	$(environment) test
-	$(run) pytest -m short $(PYTEST_ARGS)
+	$(run) $(pytest) -m short $(PYTEST_ARGS)
+
+mutations:
+	$(environment) dev
+	$(run) tests.mutations $(MUTATIONS)
 
 system:
 	apt-get update

@@ -28,6 +28,7 @@ from benchmarks.accelerator.rows import (
     lacking,
     names,
 )
+from tests.support.commands import wait_until
 
 ROOT = Path(__file__).parent.parent
 ORIGIN = {"device": "NVIDIA H200", "jax": "0.11.2", "commit": "0123456789", "quick": False}
@@ -463,9 +464,7 @@ def test_quick_rows_are_those_of_the_plan_whether_killed_or_not(tmp_path):
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     environment["XLA_FLAGS"] = ""
     first = subprocess.Popen(call, cwd=ROOT, env=environment, start_new_session=True)
-    while not rows.exists() or rows.read_bytes().count(b"\n") < 25:
-        time.sleep(0.2)
-        assert first.poll() is None
+    wait_until(lambda: rows.exists() and rows.read_bytes().count(b"\n") >= 25, first, "row 24", 600)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     kept = rows.read_bytes()

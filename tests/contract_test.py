@@ -349,7 +349,11 @@ def test_step_is_tell_of_evaluate_of_candidates(row, compiled):
 
 
 @pytest.mark.parametrize(
-    "place", [pytest.param(k, marks=() if row == DENSE else SLOW) for k, row in enumerate(COVERING)]
+    "place",
+    [
+        pytest.param(k, marks=() if row == DENSE else SLOW, id=" | ".join(row))
+        for k, row in enumerate(COVERING)
+    ],
 )
 def test_step_is_tell_of_evaluate_of_candidates_bit_for_bit(place):
     code = f"from tests.contract_test import compare_bits; compare_bits({place})"

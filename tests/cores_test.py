@@ -13,6 +13,7 @@ from experiments import build
 from experiments.command_line import load_config
 from experiments.cores import usable_cores
 from experiments.workdir import Workdir
+from tests.support.commands import with_devices
 from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
@@ -30,63 +31,62 @@ def files(root: Path, contents: dict[str, str]) -> Path:
 V1 = "sys/fs/cgroup/cpu,cpuacct"
 
 
-@pytest.mark.parametrize(
-    ("contents", "expected"),
-    {
-        "no control groups": ({}, 1000),
-        "no quota": (
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"},
-            1000,
-        ),
-        "a quota": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
-        "a part of a core does not count": (
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "350000 100000"},
-            3,
-        ),
-        "less than a core is one": (
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000"},
-            1,
-        ),
-        "the tightest group above": (
-            {
-                "proc/self/cgroup": "0::/jobs/mine\n",
-                "sys/fs/cgroup/jobs/mine/cpu.max": "max 100000\n",
-                "sys/fs/cgroup/jobs/cpu.max": "200000 100000\n",
-                "sys/fs/cgroup/cpu.max": "900000 100000\n",
-            },
-            2,
-        ),
-        "version 1": (
-            {
-                "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n",
-                f"{V1}/a/cpu.cfs_quota_us": "400000\n",
-                f"{V1}/a/cpu.cfs_period_us": "100000\n",
-            },
-            4,
-        ),
-        "version 1 in a container, whose group is the root of the mount": (
-            {
-                "proc/self/cgroup": "4:cpu,cpuacct:/docker/123\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            2,
-        ),
-        "version 1 without a quota": (
-            {
-                "proc/self/cgroup": "4:cpu,cpuacct:/\n",
-                f"{V1}/cpu.cfs_quota_us": "-1\n",
-                f"{V1}/cpu.cfs_period_us": "100000\n",
-            },
-            1000,
-        ),
-        "what cannot be read is no quota": (
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "strange"},
-            1000,
-        ),
-    }.values(),
-    ids=lambda x: None,
-)
+QUOTAS = {
+    "no control groups": ({}, 1000),
+    "no quota": (
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"},
+        1000,
+    ),
+    "a quota": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
+    "a part of a core does not count": (
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "350000 100000"},
+        3,
+    ),
+    "less than a core is one": (
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000"},
+        1,
+    ),
+    "the tightest group above": (
+        {
+            "proc/self/cgroup": "0::/jobs/mine\n",
+            "sys/fs/cgroup/jobs/mine/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/jobs/cpu.max": "200000 100000\n",
+            "sys/fs/cgroup/cpu.max": "900000 100000\n",
+        },
+        2,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n",
+            f"{V1}/a/cpu.cfs_quota_us": "400000\n",
+            f"{V1}/a/cpu.cfs_period_us": "100000\n",
+        },
+        4,
+    ),
+    "version 1 in a container, whose group is the root of the mount": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/docker/123\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        2,
+    ),
+    "version 1 without a quota": (
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/\n",
+            f"{V1}/cpu.cfs_quota_us": "-1\n",
+            f"{V1}/cpu.cfs_period_us": "100000\n",
+        },
+        1000,
+    ),
+    "what cannot be read is no quota": (
+        {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "strange"},
+        1000,
+    ),
+}
+
+
+@pytest.mark.parametrize(("contents", "expected"), QUOTAS.values(), ids=QUOTAS)
 def test_a_quota_limits_the_usable_cores(contents, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(1000)))
     assert usable_cores(files(tmp_path, contents)) == expected
@@ -121,8 +121,7 @@ def test_each_core_of_the_affinity_is_a_device_unless_a_number_is_named(named, d
 
 
 def config(**changes):
-    changes = {"devices": None, "devices_share": "candidates", "virtual_shards": None} | changes
-    return {name: changes[name] for name in changes}
+    return {"devices": None, "devices_share": "candidates", "virtual_shards": None} | changes
 
 
 @pytest.mark.parametrize(
@@ -174,6 +173,7 @@ def test_every_config_shares_its_generation_out_among_the_cores(name):
 @pytest.mark.slow
 def test_a_run_is_the_same_bits_on_one_core_and_on_all(tmp_path):
     """The default number of devices, and XLA's flags as the command sets them."""
+    assert ALLOWED > 1, "this test needs two cores"
     files = {}
     for cores in (1, ALLOWED):
         code = (
@@ -184,10 +184,7 @@ def test_a_run_is_the_same_bits_on_one_core_and_on_all(tmp_path):
             folder = tmp_path / name / str(cores)
             arguments = [f"--config={CONFIGS}/{name}.py", f"--workdir={folder}"]
             arguments += ["--config.generations=20", "--config.answer_episodes=16"]
-            environment = environment_as_shipped()
-            environment["XLA_FLAGS"] = " ".join(
-                flag for flag in environment["XLA_FLAGS"].split() if "device_count" not in flag
-            )
+            environment = with_devices(environment_as_shipped(), None)
             subprocess.run(
                 [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, check=True
             )

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import pytest
 
 from experiments import hosts
 from experiments.checkpoints import Checkpoints
-from tests.resume_test import all_bits
+from tests.support.commands import all_bits, wait_until, with_devices
+from tests.support.compiling import environment_as_shipped
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "pendulum_config.py"
@@ -32,8 +32,9 @@ def start(
     devices: int,
     total: int = 8,
     within: tuple[str, ...] = (),
+    shipped: bool = False,
 ) -> subprocess.Popen:
-    """Start the command, `within` another one; it compiles as tests do.
+    """Start the command, `within` another one.
 
     Args:
         folder: the workdir.
@@ -41,9 +42,9 @@ def start(
         devices: of this process.
         total: of all processes.
         within: `nice`, say, and its arguments.
+        shipped: whether it compiles as a user's does, and not as tests do.
     """
-    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
-    flags.append(f"--xla_force_host_platform_device_count={devices}")
+    environment = environment_as_shipped() if shipped else os.environ
     return subprocess.Popen(
         [
             *within,
@@ -57,7 +58,7 @@ def start(
             "--config.virtual_shards=8",
         ],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": " ".join(flags)},
+        env=with_devices(environment, devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -84,11 +85,11 @@ def ended(processes: Iterable[subprocess.Popen]):
 
 
 @contextlib.contextmanager
-def two(folder: Path, *arguments: str, second: tuple[str, ...] = ()):
+def two(folder: Path, *arguments: str, second: tuple[str, ...] = (), shipped: bool = False):
     """Start two processes of four devices; the second gets more arguments."""
     meet = meeting(f"127.0.0.1:{free_port()}")
     with ended(
-        start(folder, *arguments, *met, *more, devices=4)
+        start(folder, *arguments, *met, *more, devices=4, shipped=shipped)
         for met, more in zip(meet, ((), second), strict=True)
     ) as pair:
         yield pair
@@ -100,32 +101,39 @@ def ends(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
     return process.returncode, "\n".join(lines)
 
 
-def alone(folder: Path, *arguments: str, devices: int) -> str:
-    code, output = ends(start(folder, *arguments, devices=devices, total=devices))
+def alone(folder: Path, *arguments: str, devices: int, shipped: bool = False) -> str:
+    process = start(folder, *arguments, devices=devices, total=devices, shipped=shipped)
+    code, output = ends(process)
     assert code == 0, output
     return output
 
 
 ARGUMENTS = "--config.generations=40"
+SAMPLE = "regression,edges"
 KINDS = [
-    "regression,edges",
+    SAMPLE,
     *(pytest.param(k, marks=pytest.mark.slow) for k in ("edges,es,es", "partition,ars,none")),
 ]
+
+
+def saves(folder: Path, generation: int, process: subprocess.Popen) -> None:
+    """Wait for a checkpoint."""
+    path = folder / "checkpoints" / str(generation)
+    wait_until(path.exists, process, f"the checkpoint of generation {generation}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(kind, tmp_path):
     """The one has one device, two have four each, and the one that goes on has eight.
 
-    All metrics are compared: the first were written by the two.
+    All metrics are compared: the first were written by the two. All but the sample compile as a
+    user's runs do.
     """
-    run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
-    alone(tmp_path / "one", *run, devices=1)
+    run, shipped = (f"--config={CONFIG}:{kind}", ARGUMENTS), kind != SAMPLE
+    alone(tmp_path / "one", *run, devices=1, shipped=shipped)
     folder = tmp_path / "lost"
-    with two(folder, *run) as (first, second):
-        while not (folder / "checkpoints" / "6").exists():
-            assert first.poll() is None
-            time.sleep(0.01)
+    with two(folder, *run, shipped=shipped) as (first, second):
+        saves(folder, 6, first)
         second.kill()
         code, output = ends(first, timeout=60)
     assert code == 1
@@ -134,7 +142,7 @@ def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(k
     assert "Traceback" not in output
     saved = Checkpoints(folder / "checkpoints", read_only=True).generations()[-1]
     assert 6 <= saved < 40
-    output = alone(folder, *run, devices=8)
+    output = alone(folder, *run, devices=8, shipped=shipped)
     assert f"Going on from the checkpoint of generation {saved}." in output
     assert all_bits(folder) == all_bits(tmp_path / "one")
 
@@ -143,8 +151,8 @@ def test_two_processes_are_the_same_bits_as_one_and_one_goes_on_for_a_lost_one(k
 @pytest.mark.parametrize("kind", ["edges,es,es", "partition,ars,none"])
 def test_two_processes_come_to_the_answer_of_one_and_one_of_them_speaks(kind, tmp_path):
     run = (f"--config={CONFIG}:{kind}", ARGUMENTS)
-    alone(tmp_path / "one", *run, devices=8)
-    with two(tmp_path / "two", *run) as pair:
+    alone(tmp_path / "one", *run, devices=8, shipped=True)
+    with two(tmp_path / "two", *run, shipped=True) as pair:
         assert_they_finish(pair)
     assert all_bits(tmp_path / "two") == all_bits(tmp_path / "one")
     with two(tmp_path / "two", *run) as pair:
@@ -164,7 +172,6 @@ def assert_they_finish(pair: list[subprocess.Popen]) -> None:
 
 
 ETC = Path("/etc/netns")
-NEEDED = "this test needs iproute2, which make system installs, and to be run by root"
 
 
 def ip(*arguments: str, check: bool = True) -> None:
@@ -172,9 +179,12 @@ def ip(*arguments: str, check: bool = True) -> None:
     try:
         done = subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True)
     except FileNotFoundError:
-        pytest.fail(NEEDED)
+        pytest.fail("The ip command is missing: run make system.")
     if check and done.returncode:
-        pytest.fail(f"{NEEDED} (ip {' '.join(arguments)}: {done.stderr.strip()})")
+        pytest.fail(
+            "Network namespaces need root with CAP_SYS_ADMIN and CAP_NET_ADMIN: "
+            f"ip {' '.join(arguments)}: {done.stderr.strip()}"
+        )
 
 
 @contextlib.contextmanager
@@ -210,11 +220,12 @@ def test_processes_on_two_machines_are_the_same_bits_as_one(tmp_path):
     """Two network namespaces: each process has an address of its own, and only a cable between."""
     run = (f"--config={CONFIG}:edges,es,es", ARGUMENTS)
     with two_machines() as machines:
-        alone(tmp_path / "one", *run, devices=8)
+        alone(tmp_path / "one", *run, devices=8, shipped=True)
         meet = meeting(f"{machines[0][1]}:{free_port()}")
+        inside = [("ip", "netns", "exec", name) for name, _ in machines]
         with ended(
-            start(tmp_path / "two", *run, *met, devices=4, within=("ip", "netns", "exec", name))
-            for (name, _), met in zip(machines, meet, strict=True)
+            start(tmp_path / "two", *run, *met, devices=4, within=within, shipped=True)
+            for within, met in zip(inside, meet, strict=True)
         ) as pair:
             assert_they_finish(pair)
     assert all_bits(tmp_path / "two") == all_bits(tmp_path / "one")
@@ -224,9 +235,7 @@ def test_processes_on_two_machines_are_the_same_bits_as_one(tmp_path):
 def test_a_process_without_its_coordinator_ends_too(tmp_path):
     run = (f"--config={CONFIG}:edges,es,es", "--config.generations=2000")
     with two(tmp_path, *run) as (first, second):
-        while not (tmp_path / "checkpoints" / "3").exists():
-            assert second.poll() is None
-            time.sleep(0.01)
+        saves(tmp_path, 3, second)
         first.kill()
         code, output = ends(second, timeout=30)
     assert code == 1
@@ -248,9 +257,7 @@ def test_what_process_0_refuses_ends_the_others(tmp_path):
 def test_traced_processes_keep_step_and_a_signal_to_one_stops_all(tmp_path):
     run = (f"--config={CONFIG}:edges,es,es", "--config.generations=2000", "--profile=2")
     with two(tmp_path, *run) as (first, second):
-        while not (tmp_path / "checkpoints" / "9").exists():
-            assert first.poll() is None
-            time.sleep(0.01)
+        saves(tmp_path, 9, first)
         second.send_signal(signal.SIGTERM)
         code, output = ends(first, timeout=60)
         assert "Stopped after generation " in output

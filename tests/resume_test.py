@@ -25,6 +25,7 @@ from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.command_line import RunError, load_config
 from experiments.metrics_log import read_rows
 from experiments.workdir import Workdir, WorkdirError
+from tests.support.commands import all_bits, wait_until, with_devices
 from tests.support.compiling import environment_as_shipped
 from tests.support.shared_programs import shared_programs
 
@@ -34,9 +35,8 @@ CONFIG = ROOT / "tests" / "pendulum_config.py"
 
 def start(folder: Path, config: str, *arguments: str, **options) -> subprocess.Popen:
     """Start the command as a user does: on one device, with JAX's own flags."""
-    flags = environment_as_shipped()["XLA_FLAGS"].split()
-    ours = [f for f in flags if "xla_force_host_platform_device_count" not in f]
-    return _start(folder, config, *arguments, XLA_FLAGS=" ".join(ours), **options)
+    flags = with_devices(environment_as_shipped(), None)["XLA_FLAGS"]
+    return _start(folder, config, *arguments, XLA_FLAGS=flags, **options)
 
 
 def start_quickly(folder: Path, config: str, *arguments: str, **options) -> subprocess.Popen:
@@ -75,36 +75,6 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-def all_bits(folder: Path) -> dict[str, object]:
-    """Return all that a run comes to: state, answer, metrics, result."""
-    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    with np.load(folder / "policy.npz") as file:
-        policy = {name: file[name].tobytes() for name in file}
-    state = checkpoints.leaves(checkpoints.generations()[-1])
-    return {
-        "checkpoints": checkpoints.generations(),
-        "state": {name: x.tobytes() for name, x in state.items()},
-        "policy": policy,
-        "metrics": (folder / "metrics.jsonl").read_bytes(),
-        "result": (folder / "result.json").read_bytes(),
-        "tensorboard": sorted(steps_in_tensorboard(folder)),
-    }
-
-
-def steps_in_tensorboard(folder: Path) -> list[int]:
-    from tensorboardX.proto.event_pb2 import Event
-
-    out = []
-    for file in folder.glob("events.out.tfevents.*"):
-        data = file.read_bytes()
-        while data:
-            length = int.from_bytes(data[:8], "little")
-            event = Event.FromString(data[12 : 12 + length])
-            out += [event.step] if event.summary.value else []
-            data = data[16 + length :]
-    return out
-
-
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
@@ -129,7 +99,9 @@ def kill(
     folder: Path, process: subprocess.Popen, ready: Callable[[Path, subprocess.Popen], bool]
 ) -> bool:
     """Kill a run when it is ready for it; return False if it ended before."""
+    late = time.monotonic() + 600
     while process.poll() is None and not ready(folder, process):
+        assert time.monotonic() < late, "the run neither ended nor came to where it is killed"
         time.sleep(0.002)
     process.kill()
     process.communicate()
@@ -350,9 +322,7 @@ def test_a_signal_finishes_the_generation_saves_and_says_how_to_go_on(number, tm
     config = f"{CONFIG}:edges,es,es"
     every = ["--config.generations=100000", "--config.checkpoint_every=1000000"]
     process = start_quickly(tmp_path, config, *TINY, *every)
-    while not after_generations(3)(tmp_path, process):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: after_generations(3)(tmp_path, process), process, "generation 3")
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
@@ -424,9 +394,7 @@ def test_a_run_whose_reader_has_gone_goes_on_and_hears_signals(tmp_path):
     process = start(tmp_path, f"{CONFIG}:edges,es,es", "--config.generations=100000")
     assert process.stdout is not None
     process.stdout.close()
-    while not after_generations(20)(tmp_path, process):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: after_generations(20)(tmp_path, process), process, "generation 20")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).generations()[-1] == len(

@@ -1,8 +1,8 @@
 """How much of what can break in the library the suite notices.
 
-    python -m tests.mutations          go on where the last call stopped; takes hours
-    python -m tests.mutations --new    draw again, for a library that has changed
-    python -m tests.mutations --survivors    run what survived again, for tests that are new
+    make mutations                          go on where the last call stopped; takes hours
+    make mutations MUTATIONS=--new          draw again, for a library that has changed
+    make mutations MUTATIONS=--survivors    run what survived again, for tests that are new
 
 Draws forty lines from the lines of `esenas_jax/` that `make test` executes, with a fixed seed, and
 one mutation of each. Each mutated library is run against the test files that mirror the mutated
@@ -23,6 +23,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,17 +142,22 @@ def failure(copy: pathlib.Path, seconds: float, *arguments: str) -> str | None:
     """Run tests up to the first failure; return which it was, or None."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # a .pyc is as old as its second
     command = [sys.executable, "-m", *tests("-x", *arguments)]
+    process = subprocess.Popen(
+        command, cwd=copy, env=environment, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            command, cwd=copy, env=environment, check=False, capture_output=True, text=True,
-            timeout=seconds,
-        )  # fmt: skip
+        output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # what tests have started, too
+        process.communicate()
         return f"no end within {seconds / 3600:g} hours"
-    if done.returncode in (0, 5):  # 5: no test was selected
+    if process.returncode in (0, 5):  # 5: no test was selected
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+(?: [^-\s]\S*)*)", done.stdout, re.MULTILINE)
-    return found[1] if found else f"exit status {done.returncode}: {done.stdout[-200:]}"
+    found = re.search(r"^(?:FAILED|ERROR) (\S+(?: [^-\s]\S*)*)", output, re.MULTILINE)
+    if not found:
+        sys.exit(f"error: pytest ended with status {process.returncode}: {output[-2000:]}")
+    return found[1]
 
 
 def stages(file: str) -> dict[str, list[str]]:
@@ -176,7 +182,10 @@ def judge(row: dict, stage: str, copy: pathlib.Path) -> None:
         caught = failure(copy, TIMEOUT[stage], *stages(row["file"])[stage])
     finally:
         file.write_text(source)
-    if caught and "::" in caught and failure(copy, TIMEOUT[stage], "-m", "", "--last-failed"):
+    alone = ("-m", "", "--last-failed", "--last-failed-no-failures=none")
+    if caught and "::" not in caught:  # no end
+        alone = stages(row["file"])[stage]
+    if caught and failure(copy, TIMEOUT[stage], *alone):
         sys.exit(f"error: {caught} fails without a mutation, too.")
     row["seconds"] = row.get("seconds", 0) + round(time.monotonic() - began)
     row["survived"] = row.get("survived", []) + ([] if caught else [stage])
@@ -198,10 +207,12 @@ def page(content: dict) -> str:
     rows = content["rows"]
     count = collections.Counter(row.get("stage") for row in rows)
     caught = count["mirror"] + count["make test"]
+    late = sum("test" in row and row.get("survived_first", False) for row in rows)
     summary = (
-        f"`python -m tests.mutations`, seed {SEED}, library of commit {content['commit']}: of "
+        f"`make mutations`, seed {SEED}, library of commit {content['commit']}: of "
         f"{len(rows)} mutations {caught} are caught by `make test` ({count['mirror']} by the test "
         f"files that mirror the mutated file), {count['make test-all']} more by `make test-all`; "
+        f"of these {late} survived at first, and got a test; "
         f"{sum('equivalent' in row for row in rows)} change nothing that the library promises, and "
         f"{sum(outcome(row) == 'survives' for row in rows)} survive."
     )
@@ -215,6 +226,8 @@ def page(content: dict) -> str:
     ]
     for row in rows:
         caught = row.get("test") or outcome(row)
+        if "test" in row and row.get("survived_first"):
+            caught = f"survived at first; now {caught}"
         code = [f"`{row[side]}`".replace("|", "\\|") for side in ("before", "after")]
         caught = " ".join(caught.split()).replace("|", "\\|")
         where = f"{row['file'].removeprefix('esenas_jax/')}:{row['line']}"
@@ -236,6 +249,11 @@ def main() -> None:
         copy = pathlib.Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", "runs"))
         if arguments.new or not RESULTS.exists():
+            changed = subprocess.check_output(
+                ["git", "status", "--porcelain", "esenas_jax"], cwd=ROOT, text=True
+            )
+            if changed:
+                sys.exit("error: esenas_jax/ has changes that no commit holds: commit them first.")
             commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
             content = {
                 "commit": commit.decode().strip(),
@@ -248,7 +266,8 @@ def main() -> None:
         if content["digest"] != digest():
             sys.exit("error: the library has changed since the lines were drawn: use --new.")
         for row in content["rows"] if arguments.survivors else ():
-            row.pop("survived", None)
+            if "make test" in row.pop("survived", []) and "equivalent" not in row:
+                row["survived_first"] = True
         # All mutations through one stage before the next: the last stage takes longest.
         for stage in ("mirror", "make test", "make test-all"):
             for row in content["rows"]:
