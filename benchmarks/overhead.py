@@ -27,7 +27,8 @@ from benchmarks.measure import (
 )
 from esenas_jax import Search, SearchState, controllers, es_enas, policies
 from esenas_jax.rollout import rollout
-from esenas_jax.tasks.task import Environment, Episodes, Lens, Transition
+from esenas_jax.tasks.environment import Environment, Transition
+from esenas_jax.tasks.task import Episodes, Lens
 from esenas_jax.types import Array, Candidate, Cost, Evaluation, Key, PyTree, Scores
 from experiments.build import build
 from experiments.command_line import configure_jax

@@ -68,6 +68,25 @@ def share(name: str, value: Any, whole: bool = True) -> float:
     return number
 
 
+def kind(name: str, value: Any, *wanted: type) -> None:
+    """Raise TypeError unless `value` is of one of these types."""
+    if not isinstance(value, wanted):
+        allowed = " or ".join(t.__name__ for t in wanted)
+        raise TypeError(
+            f"{name} must be of type {allowed}, got {type(value).__name__}; are two arguments "
+            "swapped?"
+        )
+
+
+def function_of(name: str, value: Any, what: str, example: str) -> None:
+    """Raise TypeError unless `value` is a function of something, and not what one returned."""
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a function of {what}, {example} say and not {example}(0.1), got a "
+            f"{type(value).__name__}."
+        )
+
+
 def known(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """Return `value` if it is one of `allowed`; raise ValueError that lists them if not."""
     allowed = list(allowed)

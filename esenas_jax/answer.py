@@ -3,14 +3,17 @@
 The set of episodes that selects cannot estimate, so there are two: one chooses, another reports.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from esenas_jax import _checks, pareto
+from esenas_jax.policies import Policy
 from esenas_jax.search import Search, SearchState
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes, Exam, Lens, SingleShot, Task
@@ -124,11 +127,45 @@ def examine(search: Search, exam: Exam, contenders: Contender) -> Evaluation:
     return search.population.spread(lambda field: jax.lax.map(one, field))(contenders)
 
 
-def act(search: Search, contender: Contender, obs: Array) -> Array:
-    """Return the action [A] of a contender for an observation [O], as the environment gives it."""
-    network = search.policy.bind(contender.params, contender.genotype)
+def act(search: Search, contender: Contender, obs: ArrayLike) -> Array:
+    """Return the action [A] of a contender for an observation [O], as the environment gives it.
+
+    Observations [B, O] give actions [B, A].
+
+    Raises:
+        ValueError: if the observation has another shape.
+    """
     lens = search.task.lens(contender.moments)
-    return search.policy.apply(network, (obs - lens.mean) * lens.scale)
+    network = search.policy.bind(contender.params, contender.genotype)
+    return actor(search.policy, network, lens.mean, lens.scale)(obs)
+
+
+def actor(
+    policy: Policy, network: PyTree, mean: Array, scale: Array
+) -> Callable[[ArrayLike], Array]:
+    """Return the function from an observation [O] to an action [A], and from [B, O] to [B, A].
+
+    Args:
+        policy: whose network acts.
+        network: what the policy's `bind` returned.
+        mean: float32 [O], taken away from an observation.
+        scale: float32 [O], multiplied with after that.
+    """
+
+    def one(obs: Array) -> Array:
+        return policy.apply(network, (obs - mean) * scale)
+
+    def acts(obs: ArrayLike) -> Array:
+        shape = jnp.shape(obs)
+        if len(shape) not in (1, 2) or shape[-1] != policy.obs_size:
+            size = policy.obs_size
+            raise ValueError(
+                f"an observation must be of shape ({size},) or (B, {size}), got {shape}."
+            )
+        seen = jnp.asarray(obs, jnp.float32)
+        return one(seen) if seen.ndim == 1 else jax.vmap(one)(seen)
+
+    return acts
 
 
 def choose_answer(search: Search, run_key: Key, state: SearchState, episodes: int = 256) -> Answer:
@@ -216,6 +253,7 @@ def _best(
     """Return the first fields of the answer, given the evaluations [A, R] of the contenders."""
     costs = jax.vmap(search.policy.cost)(field.genotype)
     fitness = _scores(search, state, seen, costs)[..., 0].mean(axis=1)
+    fitness = jnp.where(jnp.isfinite(fitness), fitness, -jnp.inf)  # a mean can overflow
     # Among contenders that may be chosen, even if all of their episodes failed.
     best = jnp.lexsort((fitness, eligible))[-1].astype(jnp.int32)
     chosen, cost, score = jax.tree.map(lambda x: x[best], (field, costs, fitness))

@@ -123,6 +123,7 @@ def asynchronous(search: Search, lags: Sequence[int]) -> Asynchronous:
         run_key: Key, state: AsynchronousState, updates: int
     ) -> tuple[AsynchronousState, Metrics]:
         """Carry out several updates; metrics get a leading axis of that length."""
+        updates = _checks.integer("updates", updates, 0)
         return jax.lax.scan(lambda s, _: step(run_key, s), state, length=updates)
 
     return Asynchronous(search, lags, init, step, run)

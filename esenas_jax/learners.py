@@ -195,6 +195,7 @@ def learners(
 
     def run(run_key: Key, state: LearnersState, generations: int) -> tuple[LearnersState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""
+        generations = _checks.integer("generations", generations, 0)
         return jax.lax.scan(lambda s, _: step(run_key, s), state, length=generations)
 
     return Learners(search, number, devices, init, step, run)

@@ -232,6 +232,7 @@ def low_memory(
         run_key: Key, state: LowMemoryState, steps: int
     ) -> tuple[LowMemoryState, LowMemoryMetrics]:
         """Carry out several steps; metrics get a leading axis of that length."""
+        steps = _checks.integer("steps", steps, 0)
         return jax.lax.scan(lambda s, _: step(run_key, s), state, length=steps)
 
     return LowMemory(policy, task, num_batches, init, step, run, probabilities)

@@ -294,7 +294,7 @@ class Population:
                 refill_every=self.refill_used,
             )
             totals = jax.tree.map(lambda x: x.reshape(shape), totals)
-            steps = jnp.sum(totals.steps, axis=2)
+            steps = jnp.sum(totals.steps, axis=2, dtype=jnp.int32)
             episode_return = jnp.mean(totals.reward, axis=2)
             without_bonus = jnp.mean(totals.reward - totals.bonus, axis=2)
             return Evaluation(

@@ -59,7 +59,12 @@ def gradient_training(
         )
     if genotype is not None:
         policy.space.validate(genotype)
-    transformation = optimizer or optax.adam(1e-3)
+    transformation = optax.adam(1e-3) if optimizer is None else optimizer
+    if not isinstance(transformation, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be an optax optimizer, optax.adam(0.1) say, got a "
+            f"{type(transformation).__name__}."
+        )
 
     def train(key: Key, params: Array) -> tuple[Array, Array]:
         only = policy.space.sample(key) if genotype is None else genotype

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from esenas_jax.tasks.environment import reset, step
 from esenas_jax.tasks.normalizer import Sums, zero_sums
-from esenas_jax.tasks.task import Apply, Environment, Episodes, Lens
+from esenas_jax.tasks.task import Apply, Episodes, Lens
 from esenas_jax.types import Array, Key, Part, PyTree
 
 # episode id -> the network that acts in it, and its key. A function, never a block of weights: a
@@ -56,6 +57,9 @@ def rollout(
     next one. The loop ends with the last episode, so an episode costs the steps it lives, not the
     horizon. An episode's scores do not depend on its lane or on when it ran.
 
+    An episode fails at the first observation, action or reward that is not finite: it ends there,
+    and its return is NaN. What a world does after the end of its episode does not matter.
+
     Args:
         task: the environment, horizon, action repeat, and what of observations is counted.
         start: episode id -> (network, key).
@@ -69,7 +73,7 @@ def rollout(
 
     Returns:
         Totals with a leading axis of num_episodes, and observation sums with that axis too: 0 for
-        an episode whose return or observations are not finite; () if nothing is counted.
+        an episode whose return or sums are not finite; () if nothing is counted.
     """
     environment, normalizer = task.environment, task.normalizer
     lanes = min(lanes, num_episodes)
@@ -79,16 +83,16 @@ def rollout(
     def begin(episode: Array) -> Lane:
         network, key = start(jnp.minimum(episode, num_episodes - 1))
         with jax.named_scope(Part.PHYSICS):
-            world, obs = environment.reset(key)
-        _check_observation("reset", environment, obs)
+            world, obs = reset(environment, key)
+        sound = jnp.isfinite(obs).all()
         zero = jnp.zeros((), jnp.float32)
         return Lane(
             episode=episode,
             network=network,
             world=world,
-            obs=obs.astype(jnp.float32),
-            alive=episode < to_run,
-            totals=Totals(zero, zero, jnp.int32(0)),
+            obs=obs,
+            alive=(episode < to_run) & sound,
+            totals=Totals(jnp.where(sound, zero, jnp.nan), zero, jnp.int32(0)),
             sums=zero_sums(environment.obs_size) if normalizer.enabled else (),
         )
 
@@ -101,22 +105,29 @@ def rollout(
             if normalizer.counts_reset:
                 sums = _count(sums, lane.obs - through.reference, lane.alive)
         action = apply(lane.network, seen)
+        if jnp.shape(action) != (environment.action_size,):
+            raise ValueError(
+                f"the policy must return an action of shape ({environment.action_size},), got "
+                f"{jnp.shape(action)}."
+            )
+        chosen = jnp.isfinite(action).all()
 
         def hold(_: Array, carry: tuple[PyTree, Array, Array, Totals]) -> tuple:
             world, obs, alive, totals = carry
             with jax.named_scope(Part.PHYSICS):
-                world, seen = environment.step(world, action)
-            _check_observation("step", environment, seen.obs)
-            reward = jnp.asarray(seen.reward, jnp.float32)
+                world, seen = step(environment, world, action)
+            # A world that blew up may pay for ever.
+            sound = chosen & jnp.isfinite(seen.obs).all()
+            reward = jnp.where(sound, seen.reward, jnp.nan)
             totals = Totals(
                 reward=totals.reward + jnp.where(alive, reward, 0.0),
-                bonus=totals.bonus + jnp.where(alive, jnp.asarray(seen.bonus, jnp.float32), 0.0),
+                bonus=totals.bonus + jnp.where(alive, seen.bonus, 0.0),
                 steps=totals.steps + alive.astype(jnp.int32),
             )
             # What a world shows after its episode has ended is not seen by anyone.
-            obs = jnp.where(alive, seen.obs.astype(jnp.float32), obs)
-            # An episode that blew up has failed: nothing is gained by simulating it further.
-            alive = alive & ~jnp.asarray(seen.done, bool) & jnp.isfinite(reward)
+            obs = jnp.where(alive, seen.obs, obs)
+            # Nothing is gained by simulating a failed episode further.
+            alive = alive & ~seen.done & jnp.isfinite(reward)
             return world, obs, alive, totals
 
         held = (lane.world, lane.obs, lane.alive, lane.totals)
@@ -163,7 +174,8 @@ def rollout(
         return lane, following + jnp.sum(done, dtype=jnp.int32), results
 
     def unfinished(carry: tuple[Lane, Array, Results]) -> Array:
-        return jnp.any(carry[0].alive)
+        # Not whether one is alive: all may have failed at their first observation.
+        return jnp.any(carry[0].episode < to_run)
 
     first = jax.vmap(begin)(jnp.arange(lanes, dtype=jnp.int32))
     results: Results = jax.tree.map(
@@ -177,15 +189,6 @@ def _count(sums: Sums | tuple[()], delta: Array, alive: Array) -> Sums:
     assert isinstance(sums, Sums)
     delta = jnp.where(alive, delta, 0.0)
     return Sums(sums.count + alive.astype(jnp.float32), sums.first + delta, sums.second + delta**2)
-
-
-def _check_observation(where: str, environment: Environment, obs: Array) -> None:
-    """Find out while tracing, which costs nothing, what would fail deep inside a policy."""
-    if obs.shape != (environment.obs_size,):
-        raise ValueError(
-            f"the environment's {where} must return observations of shape "
-            f"({environment.obs_size},), got {obs.shape}."
-        )
 
 
 def _like(flag: Array, x: Array) -> Array:

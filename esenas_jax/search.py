@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from esenas_jax import _checks
 from esenas_jax.controllers import Controller, Host, additive_expectation
@@ -29,8 +30,8 @@ from esenas_jax.policies import Policy
 from esenas_jax.population import PAIR, Population
 from esenas_jax.strategies import Strategy
 from esenas_jax.strategies.shaping import spread
-from esenas_jax.tasks.normalizer import Moments
-from esenas_jax.tasks.task import Lens, SingleShot, Task
+from esenas_jax.tasks.normalizer import Moments, Sums
+from esenas_jax.tasks.task import Episodes, Lens, SingleShot, Task, normalizes
 from esenas_jax.types import (
     Array,
     Candidate,
@@ -198,8 +199,9 @@ def es_enas(
         The functions of the search.
 
     Raises:
-        ValueError: if layer sizes do not fit the task, the controller does not maximise what the
-            objective gives, or a number is outside its range.
+        TypeError, ValueError: if an argument is of another kind (two of them are swapped, say),
+            layer sizes do not fit the task, the controller does not maximise what the objective
+            gives, or a number is outside its range.
 
     Example:
         >>> import jax
@@ -211,9 +213,15 @@ def es_enas(
         >>> metrics.exact_mean.shape
         (3,)
     """
+    objective = shifted_return() if objective is None else objective
+    population = Population() if population is None else population
+    _checks.kind("policy", policy, Policy)
+    _checks.kind("task", task, SingleShot, Episodes)
+    _checks.kind("strategy", strategy, Strategy)
+    _checks.kind("controller", controller, Controller)
+    _checks.kind("objective", objective, Objective)
+    _checks.kind("population", population, Population)
     _checks.sizes(policy, task)
-    objective = objective or shifted_return()
-    population = population or Population()
     starts = Starts(_checks.known("starts", getattr(starts, "value", starts), _START_NAMES))
     if controller.space != policy.space:
         raise ValueError(
@@ -370,6 +378,8 @@ def es_enas(
         """Learn from evaluations of candidates `ids` of a generation.
 
         Candidates that are not among `ids` count as failed: a lost worker is a failed candidate.
+        Under jit, a generation with repeated ids is discarded, because ids cannot be checked
+        before the program runs.
 
         Args:
             run_key: the key that the candidates were made with.
@@ -379,16 +389,26 @@ def es_enas(
             genotypes: [n], as proposed.
             info: [n], as proposed.
             evaluations: [n], `statistics` summed over them.
+
+        Raises:
+            TypeError, ValueError: if ids are not distinct or not those of candidates, or a task
+                that normalizes observations gets no statistics of them.
         """
         # Late evaluations are of parameters that are gone.
         timely = generation == state.generation
+        times = jnp.zeros(num_candidates, jnp.int32).at[ids].add(1, mode="drop")
+        distinct = jnp.all(times <= 1) & jnp.all((ids >= 0) & (ids < num_candidates))
         source = with_noise(run_key, state.source, generation)  # as `step`: the same bits
-        return learn(run_key, source, timely, state, generation, ids, genotypes, info, evaluations)
+        return learn(
+            run_key, source, timely, distinct, state, generation, ids, genotypes, info,
+            evaluations,
+        )  # fmt: skip
 
     def learn(
         run_key: Key,
         source: Source,
         timely: Array | bool,
+        distinct: Array | bool,
         state: SearchState,
         generation: Array,
         ids: Array,
@@ -398,7 +418,8 @@ def es_enas(
     ) -> tuple[SearchState, Metrics]:
         """Learn from evaluations.
 
-        Unless `timely`, `source` is not what the candidates were made from.
+        Unless `timely`, `source` is not what the candidates were made from. Unless `distinct`, some
+        ids are there twice, or are those of no candidate.
         """
         # `step` makes all of these itself, and `tell` does not: XLA would fuse how they came about
         # with what is made of them, and a sum would be rounded in another order.
@@ -409,6 +430,8 @@ def es_enas(
         )
         finite = jax.tree.map(jax.vmap(lambda x: jnp.isfinite(x).all()), scores)
         valid = finite.strategy & finite.controller & ~evaluations.failed
+        if isinstance(task, Episodes):  # which a host may have carried out
+            valid &= jnp.isfinite(evaluations.return_without_bonus)
         surprise, expected = scores.strategy, state.expectation
         if expectation is not None:
             # Equal scores move nothing, whatever was expected of them.
@@ -417,7 +440,9 @@ def es_enas(
             expected = expectation.update(expected, genotypes, scores.strategy, valid)
         fitness = jnp.zeros(num_candidates, jnp.float32).at[ids].set(surprise)
         arrived = jnp.zeros(num_candidates, bool).at[ids].set(valid)
-        place = jnp.zeros(num_candidates, jnp.int32).at[ids].set(jnp.arange(ids.size))
+        place = (
+            jnp.zeros(num_candidates, jnp.int32).at[ids].set(jnp.arange(ids.size, dtype=jnp.int32))
+        )
 
         with jax.named_scope(Part.UPDATE):
             strategy_state, strategy_metrics = strategy.update(
@@ -451,7 +476,7 @@ def es_enas(
         exact_score = _mean(scores.strategy if several else scores.controller, exact)
         genotypes_now, valid_now = controller.best(controller_state)
         incumbent = _where(
-            jnp.any(exact) & (exact_score > state.incumbent.score) & timely,
+            jnp.isfinite(exact_score) & (exact_score > state.incumbent.score) & timely,
             Incumbent(
                 exact_score, source.strategy.params, genotypes_now, valid_now, source.moments
             ),
@@ -462,9 +487,9 @@ def es_enas(
         # An update that overflowed would never be undone, in what an optimiser keeps neither.
         before, after = (jax.tree.leaves(x) for x in (state.strategy, strategy_state))
         moved = [new for old, new in zip(before, after, strict=True) if new is not old]
-        learnt_numbers = (moved, moments.deviation, expected)
+        learnt_numbers = (moved, moments, expected)
         sound = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(learnt_numbers)]).all()
-        discard = (failed > tolerated) | ~sound
+        discard = (failed > tolerated) | ~(sound & distinct)
         learnt = state._replace(
             strategy=strategy_state,
             controller=controller_state,
@@ -504,7 +529,7 @@ def es_enas(
         given = (run_key, source, generation, genotypes, task.lens(source.moments))
         evaluations = population.evaluate(task, given, bound, _seen_through, apply, all_ids)
         return learn(
-            run_key, source, True, state, generation, all_ids, genotypes, info, evaluations
+            run_key, source, True, True, state, generation, all_ids, genotypes, info, evaluations
         )
 
     def bound(given: tuple[Key, Source, Array, Genotype, Lens], i: Array) -> tuple[PyTree, Any]:
@@ -523,9 +548,29 @@ def es_enas(
 
     def run(run_key: Key, state: SearchState, generations: int) -> tuple[SearchState, Metrics]:
         """Carry out several generations; metrics get a leading axis of that length."""
+        generations = _checks.integer("generations", generations, 0)
         return jax.lax.scan(lambda s, _: spread_step(run_key, s), state, length=generations)
 
-    spread_step = population.spread(step)
+    spread_step, spread_tell = population.spread(step), population.spread(tell)
+
+    @functools.wraps(tell)
+    def checked_tell(
+        run_key: Key,
+        state: SearchState,
+        generation: Array,
+        ids: Array,
+        genotypes: Genotype,
+        info: PyTree,
+        evaluations: Evaluation,
+    ) -> tuple[SearchState, Metrics]:
+        ids = jnp.asarray(ids)
+        _check_ids(ids, num_candidates)
+        if not isinstance(evaluations.statistics, Sums) and normalizes(task):
+            raise ValueError(
+                "evaluations must have the statistics of the observations seen (a Sums), which the "
+                f"task's normalizer learns from, got {evaluations.statistics!r:.40}."
+            )
+        return spread_tell(run_key, state, generation, ids, genotypes, info, evaluations)
 
     def host() -> Host:
         proposers = np.unique(strategy.pair(all_ids) if shared_architecture else all_ids)
@@ -542,7 +587,7 @@ def es_enas(
         init=population.spread(init),
         candidate=candidate,
         evaluate=population.spread(evaluate),
-        tell=population.spread(tell),
+        tell=checked_tell,
         step=spread_step,
         step_from=population.spread(step_from),
         run=run,
@@ -568,6 +613,20 @@ def _averages(
         "episode_length": _mean(evaluations.episode_length, exact),
         **{name: _mean(getattr(costs, name).astype(jnp.float32), exact) for name in Cost._fields},
     }
+
+
+def _check_ids(ids: Array, num_candidates: int) -> None:
+    """Raise unless ids are integers [n], and distinct ones of candidates where they are known."""
+    if jnp.ndim(ids) != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"ids must be integers [n], got {ids.dtype} of shape {jnp.shape(ids)}.")
+    if isinstance(ids, Tracer):
+        return
+    values, times = np.unique(np.asarray(ids), return_counts=True)
+    if values.size and not 0 <= values[0] <= values[-1] < num_candidates:
+        wrong = values[0] if values[0] < 0 else values[-1]
+        raise ValueError(f"ids must be in [0, {num_candidates - 1}], got {wrong}.")
+    if (times > 1).any():
+        raise ValueError(f"ids must be distinct, got {values[times > 1][0]} twice.")
 
 
 def _where(flag: Array, new: PyTree, old: PyTree) -> PyTree:

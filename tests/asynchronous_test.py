@@ -181,6 +181,11 @@ def test_bad_input_gets_one_sentence(lags, sentence):
     assert str(raised.value) == sentence
 
 
+def test_a_negative_number_of_updates_is_refused():
+    with pytest.raises(ValueError, match=r"^updates must be at least 0, got -1\.$"):
+        asynchronous(simple(), (1,)).run(KEY, None, -1)
+
+
 def test_architectures_that_stay_for_several_generations_are_refused():
     with pytest.raises(ValueError, match=r"^a search with late updates must propose every gen"):
         asynchronous(simple()._replace(propose_every=4), (1,))

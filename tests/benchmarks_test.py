@@ -18,7 +18,8 @@ from benchmarks.figures import lines as draw_lines
 from benchmarks.measure import Row
 from esenas_jax import Population, controllers, es_enas, learners, policies, strategies, tasks
 from esenas_jax.rollout import rollout
-from esenas_jax.tasks.task import Environment, Lens, Transition
+from esenas_jax.tasks.environment import Environment, Transition
+from esenas_jax.tasks.task import Lens
 
 
 @pytest.mark.parametrize(

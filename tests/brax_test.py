@@ -1,8 +1,10 @@
 """Brax behind our protocol: real environments, few of them, because each takes long to compile."""
 
+import contextlib
 import functools
 import inspect
 import sys
+import threading
 import types
 import warnings
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from esenas_jax import tasks
+from esenas_jax.tasks.brax import _border, _OthersAlone
 from experiments import train
 from experiments.command_line import load_config
 from experiments.workdir import Workdir
@@ -174,3 +177,16 @@ def test_steps_are_typed_as_the_protocol_says(name):
     assert (seen.reward.dtype, seen.bonus.dtype, seen.done.dtype) == (
         jnp.float32, jnp.float32, jnp.bool_,
     )  # fmt: skip
+
+
+def test_only_what_brax_prints_while_it_is_imported_is_dropped(capsys):
+    """A signal's thread, say, must be heard."""
+    others = _OthersAlone(sys.stdout)
+    with contextlib.redirect_stdout(others):
+        print("MJX has no Warp")
+        thread = threading.Thread(target=print, args=("Stopped",))
+        thread.start()
+        thread.join()
+    with _border():
+        print("of the user's own environment")
+    assert capsys.readouterr().out == "Stopped\nof the user's own environment\n"

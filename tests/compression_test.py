@@ -267,6 +267,10 @@ WRONG = {
         lambda: gradient_training(policies.edge_pruned(4, (), 1, num_edges=2), linear_task(), 1),
         "genotype must be an architecture of 2 of 4, got None: there are several.",
     ),
+    "a function for an optimizer": (
+        lambda: gradient_training(policies.dense(4, (), 1), linear_task(), 1, optimizer=optax.adam),
+        "optimizer must be an optax optimizer, optax.adam(0.1) say, got a function.",
+    ),
     "episodes": (
         lambda: gradient_training(policies.dense(3, (), 1), tasks.episodes(tasks.pendulum()), 1),
         "the task must be single-shot, got Episodes.",

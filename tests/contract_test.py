@@ -321,6 +321,20 @@ def test_the_state_is_a_fixed_point_and_the_second_call_traces_nothing(row, comp
     assert made.traces_of_four_steps == 1
 
 
+@pytest.mark.parametrize(
+    "row", [pytest.param(r, marks=() if r == DENSE else SLOW, id=" | ".join(r)) for r in COVERING]
+)
+def test_with_64_bits_all_numbers_stay_32(row):
+    with jax.enable_x64(True):
+        search = make(*row)
+        state = jax.eval_shape(search.init, KEY)
+        after, metrics = jax.eval_shape(search.step, KEY, state)
+    assert described(after) == described(state)
+    found = {x.dtype for x in jax.tree.leaves((after, metrics))}
+    # float16 is that of a table of noise
+    assert found <= {jnp.dtype(name) for name in ("float32", "float16", "int32", "bool")}
+
+
 # --- contract 2 -----------------------------------------------------------------------------------
 
 

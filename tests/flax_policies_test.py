@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
 
 from esenas_jax import es_enas, policies, strategies, tasks
 from esenas_jax.controllers import random
@@ -300,9 +301,18 @@ class Two(nn.Module):
             ),
         ),
         (Two(), {}, "the module must return one array, got tuple."),
-        (3, {}, "module must be a flax.linen module, got 3."),
+        (3, {}, "module must be a flax.linen module, got int."),
+        (
+            nnx.Linear(3, 2, rngs=nnx.Rngs(0)),
+            {},
+            "module must be a flax.linen module, got flax.nnx.nn.linear.Linear.",
+        ),
         (nn.Dense(2), {"num_edges": 7}, "num_edges must be in [1, 6], got 7."),
-        (nn.Dense(2), {"num_edges": None}, "num_edges must be an integer, got None."),
+        (
+            nn.Dense(2),
+            {"num_edges": None},
+            "num_edges must be given where search is 'edges', got None.",
+        ),
         (
             nn.Dense(2),
             {"search": "mask"},
@@ -311,7 +321,7 @@ class Two(nn.Module):
         (
             nn.Dense(2),
             {"search": "partition", "num_edges": None},
-            "num_partitions must be an integer, got None.",
+            "num_partitions must be given where search is 'partition', got None.",
         ),
         (
             nn.Dense(2),

@@ -271,6 +271,10 @@ WRONG = {
         lambda: learners(simple(), 4, rules.annealing([1.0, 2.0])),
         "temperature must be one number, or one for each of 4 learners, got 2.",
     ),
+    "a negative number of generations": (
+        lambda: learners(simple(), 4).run(KEY, None, -1),
+        "generations must be at least 0, got -1.",
+    ),
     "no radius": (lambda: rules.tabu(0.0), "radius must be a positive finite number, got 0.0."),
     "no ring": (lambda: rules.tabu(1.0, 0), "ring_size must be at least 1, got 0."),
     "a negative pull": (

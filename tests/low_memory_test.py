@@ -205,6 +205,10 @@ WRONG = {
         lambda: made(correction=1.5),
         "correction must be in [0, 1], got 1.5.",
     ),
+    "a negative number of steps": (
+        lambda: made().run(jax.random.key(0), None, -1),
+        "steps must be at least 0, got -1.",
+    ),
     "no uniform share": (
         lambda: made(uniform_share=0.0),
         "uniform_share must be in (0, 1], got 0.0.",

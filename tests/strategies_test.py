@@ -679,3 +679,31 @@ def test_numbers_of_numpy_are_numbers():
 def test_forward_differences_without_exact_evaluations_are_refused():
     with pytest.raises(ValueError, match="num_exact must be at least 1, got 0"):
         strategies.es(D, 0, antithetic=False)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "sentence"),
+    [
+        (
+            optax.adam(0.1),
+            "optimizer must be a function of the step size, optax.adam say and not optax.adam(",
+        ),
+        (
+            optax.polyak_sgd,
+            "optimizer must be a function from a step size to an optax optimiz",
+        ),
+        (lambda: optax.sgd(0.1), "optimizer must be a function from a step size to an optax opti"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_is_refused_before_it_is_used(optimizer, sentence):
+    for make in (strategies.es, strategies.ars):
+        with pytest.raises(TypeError) as raised:
+            jax.eval_shape(make(4, 1, optimizer=optimizer).init, jnp.zeros(3))
+        assert str(raised.value).startswith(sentence)
+
+
+def test_an_optimizer_may_know_how_many_parameters_there_are():
+    each = jnp.arange(3.0)
+    slower = optax.stateless(lambda updates, params: updates * each)
+    made = strategies.ars(4, 1, optimizer=lambda rate: optax.chain(slower, optax.adam(rate)))
+    assert made.init(jnp.zeros(3)).params.shape == (3,)

@@ -508,3 +508,103 @@ def test_examples_that_candidates_share_are_drawn_once_for_all_in_the_lanes(star
         step, init, key = jax.vmap(step), jax.vmap(init), jax.random.split(key, runs)
     drawn = random_bits(jax.make_jaxpr(step)(key, jax.eval_shape(init, key)).jaxpr)
     assert [bits for bits in drawn if 97 in bits] == [shape]
+
+
+# --- what an environment's functions return -------------------------------------------------------
+
+
+def seen(**changes) -> tasks.Transition:
+    usual = {"obs": jnp.zeros(3), "reward": 1.0, "bonus": 0.0, "done": False}
+    return tasks.Transition(**usual | changes)
+
+
+KEEPS = "a state that keeps the shape and dtype of every entry"
+RETURNED = {  # what reset or step returns, the error, its sentence
+    "no state": (
+        "reset", jnp.zeros(3), TypeError, "(state, observation), got an array of shape (3,)"
+    ),
+    "a dict of observations": (
+        "reset", (jnp.int32(0), {"a": jnp.zeros(3)}), TypeError,
+        "an observation that is one array of shape (3,), got a dict",
+    ),
+    "a list of observations": (
+        "reset", (jnp.int32(0), [0.0, 0.0, 0.0]), TypeError,
+        "an observation that is one array of shape (3,), got a list",
+    ),
+    "another shape": (
+        "reset", (jnp.int32(0), jnp.zeros((3, 1))), ValueError,
+        "an observation of shape (3,), got (3, 1)",
+    ),
+    "no Transition": (
+        "step", (jnp.int32(0), jnp.zeros(3), 1.0, False), TypeError,
+        "(state, Transition), got a tuple of 4",
+    ),
+    "a tuple for a Transition": (
+        "step", (jnp.int32(0), (jnp.zeros(3), 1.0, 0.0, False)), TypeError,
+        "(state, Transition), got (state, a tuple of 4)",
+    ),
+    "a reward with an axis": (
+        "step", (jnp.int32(0), seen(reward=jnp.ones(1))), ValueError,
+        "one number as reward, got an array of shape (1,)",
+    ),
+    "an end with an axis": (
+        "step", (jnp.int32(0), seen(done=jnp.zeros(1, bool))), ValueError,
+        "one number as done, got an array of shape (1,)",
+    ),
+    "no bonus": (
+        "step", (jnp.int32(0), seen(bonus=None)), TypeError, "one number as bonus, got None"
+    ),
+    "another dtype": (
+        "step", (jnp.float32(0), seen()), ValueError,
+        KEEPS + ", got float32 of shape () for state, which was int32 of shape ()",
+    ),
+    "another tree": (
+        "step", ((jnp.int32(0),), seen()), ValueError,
+        "a state with the entries of the old one, got state, which is missing in the new one",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_an_environment_must_not_return_is_named_before_any_compile(name):
+    function, found, error, sentence = RETURNED[name]
+    functions = {
+        "reset": lambda key: (jnp.int32(0), jnp.zeros(3)),
+        "step": lambda state, action: (state, seen()),
+    } | {function: lambda *arguments: found}
+    task = tasks.episodes(tasks.Environment(3, 1, **functions), horizon=4)
+    policy = policies.dense(3, (), 1)
+    search = es_enas(policy, task, strategies.ars(2, 1), controllers.constant(policy.space))
+    key = jax.random.key(0)
+    with pytest.raises(error) as raised:
+        jax.eval_shape(search.step, key, jax.eval_shape(search.init, key))
+    assert str(raised.value) == f"the environment's {function} must return {sentence}."
+
+
+SEARCHES = {
+    "swapped": (
+        lambda p, t, s, c: (t, p, s, c),
+        "policy must be of type Policy, got Episodes; are two arg",
+    ),
+    "swapped halves": (
+        lambda p, t, s, c: (p, t, c, s),
+        "strategy must be of type Strategy, got Control",
+    ),
+    "no task": (
+        lambda p, t, s, c: (p, None, s, c),
+        "task must be of type SingleShot or Episodes, got No",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_arguments_in_another_order_are_named(name):
+    order, sentence = SEARCHES[name]
+    policy, task = policies.dense(3, (), 1), tasks.episodes(tasks.pendulum(), horizon=4)
+    pieces = (policy, task, strategies.ars(2, 1), controllers.constant(policy.space))
+    with pytest.raises(TypeError) as raised:
+        es_enas(*order(*pieces))
+    assert str(raised.value).startswith(sentence)
+    search = es_enas(*pieces)
+    with pytest.raises(ValueError, match=r"^generations must be at least 0, got -1\.$"):
+        search.run(jax.random.key(0), None, -1)

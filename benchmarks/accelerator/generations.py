@@ -30,7 +30,7 @@ from esenas_jax import (
 )
 from esenas_jax.controllers import Controller
 from esenas_jax.objectives import Objective
-from esenas_jax.tasks.task import Environment
+from esenas_jax.tasks.environment import Environment
 from esenas_jax.types import Array, Cost, Evaluation, Key, PyTree, Scores
 
 KEY = jax.random.key(0)

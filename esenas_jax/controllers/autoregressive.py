@@ -203,7 +203,7 @@ def _choices(
             option = how.pick(key, logits, given)
             real = mine < total
             log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), option[:, None], 1)[:, 0]
-            made = params["embedding"][jnp.arange(widest), option]
+            made = params["embedding"][jnp.arange(widest, dtype=jnp.int32), option]
             last = jnp.sum(jnp.where(real[:, None], made, 0.0), axis=0) / jnp.sqrt(
                 jnp.sum(real, dtype=jnp.float32)
             )
@@ -341,7 +341,7 @@ def _conditional(space: Conditional, units: int, groups: tuple[int, ...]) -> Par
                     lambda x, here=here: jnp.where(here, x, jnp.zeros_like(x)), made
                 )
                 log_probs.append(jnp.where(here, mine, 0.0))
-            return memory, (tuple(drawn), jnp.concatenate([jnp.zeros(0), *log_probs]))
+            return memory, (tuple(drawn), jnp.concatenate([jnp.zeros(0, jnp.float32), *log_probs]))
 
         inner = None if draw is None else draw.inner
         if several:

@@ -75,7 +75,7 @@ def regularized_evolution(
         # from one uniform number. Equal scores change places at random once a generation.
         shuffled = jax.random.permutation(key, size)
         order = shuffled[jnp.argsort(state.scores[shuffled], descending=True)]
-        left = (state.members - jnp.arange(size)).astype(jnp.float32)
+        left = (state.members - jnp.arange(size, dtype=jnp.int32)).astype(jnp.float32)
         factors = jnp.maximum(left - tournament, 0.0) / jnp.maximum(left, 1.0)
         return Plan(
             genotypes=jax.tree.map(lambda x: x[order], state.genotypes),
@@ -86,7 +86,7 @@ def regularized_evolution(
     def propose(key: Key, plan: Plan, i: Array) -> tuple[Genotype, PyTree]:
         del i
         k_parent, k_mutate, k_fresh = jax.random.split(key, 3)
-        u = jax.random.uniform(k_parent)
+        u = jax.random.uniform(k_parent, dtype=jnp.float32)
         rank = jnp.sum(plan.survival > u, dtype=jnp.int32)
         parent = jax.tree.map(lambda x: x[rank], plan.genotypes)
         # Of the two only one is carried out: the plan is the same for all candidates.
@@ -103,7 +103,7 @@ def regularized_evolution(
         del key
         # Oldest first, with everything that is no member moved to the front: the last `size`
         # entries are the new population.
-        member = jnp.concatenate([jnp.arange(size) >= size - state.members, valid])
+        member = jnp.concatenate([jnp.arange(size, dtype=jnp.int32) >= size - state.members, valid])
         recent = jnp.argsort(member, stable=True)[-size:]
         joined = jnp.concatenate([state.scores, jnp.where(valid, scores, -jnp.inf)])
         new = State(
@@ -126,7 +126,7 @@ def regularized_evolution(
     def best(state: State) -> tuple[Genotype, Array]:
         order = jnp.argsort(state.scores, descending=True)[:num_best]
         top = jax.tree.map(lambda x: x[order], state.genotypes)
-        return top, jnp.arange(num_best) < state.members
+        return top, jnp.arange(num_best, dtype=jnp.int32) < state.members
 
     return Controller(
         space=space, init=init, prepare=prepare, propose=propose, update=update, best=best

@@ -73,7 +73,9 @@ def _categorical(space: OneOf) -> Part:
         # noise for every option. It has steps of 2^-23, and so have probabilities. The last sum is
         # 1 but for rounding.
         sums = jnp.cumsum(jax.nn.softmax(logits))
-        return jnp.sum(jax.random.uniform(key) * sums[-1] >= sums[:-1], dtype=jnp.int32)
+        return jnp.sum(
+            jax.random.uniform(key, dtype=jnp.float32) * sums[-1] >= sums[:-1], dtype=jnp.int32
+        )
 
     def log_probs(logits: Array, draw: Array) -> Array:
         return jax.nn.log_softmax(logits)[draw][None]
@@ -107,7 +109,9 @@ def _plackett_luce(space: SubsetOf) -> Part:
 
     return Part(
         init=lambda key: jnp.zeros(n, jnp.float32),
-        sample=lambda key, logits: largest(logits + jax.random.gumbel(key, (n,))),
+        sample=lambda key, logits: largest(
+            logits + jax.random.gumbel(key, (n,), dtype=jnp.float32)
+        ),
         log_probs=log_probs,
         mode=largest,
     )

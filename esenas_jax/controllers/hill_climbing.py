@@ -75,7 +75,7 @@ def hill_climbing(space: Space, num_incumbents: int = 2, local: bool = False) ->
 
         rivals = jnp.where(valid & ~again, scores, -jnp.inf)
         top = jnp.max(rivals)
-        lots = jax.random.uniform(key, rivals.shape)
+        lots = jax.random.uniform(key, rivals.shape, dtype=jnp.float32)
         chosen = jnp.argmax(jnp.where(rivals == top, lots, -1.0))
         climbs = top > score
         new = jax.tree.map(

@@ -106,7 +106,7 @@ def pyglove(
     def init(key: Key) -> State:
         k_seed, k_genotypes, k_best = jax.random.split(key, 3)
         return State(
-            seed=jax.random.randint(k_seed, (), 0, 2**31 - 1),
+            seed=jax.random.randint(k_seed, (), 0, 2**31 - 1, jnp.int32),
             told=jnp.int32(0),
             round=Round(
                 genotypes=space.sample(k_genotypes, (num_candidates,)),  # until the first exchange

@@ -111,8 +111,8 @@ def nsga2(
 
         def tournament(key: Key) -> Genotype:
             k_first, k_other = jax.random.split(key)
-            first = jax.random.randint(k_first, (), 0, size)
-            other = (first + jax.random.randint(k_other, (), 1, size)) % size
+            first = jax.random.randint(k_first, (), 0, size, jnp.int32)
+            other = (first + jax.random.randint(k_other, (), 1, size, jnp.int32)) % size
             winner = plan.order[jnp.minimum(first, other)]
             return jax.tree.map(lambda x: x[winner], plan.state.genotypes)
 
@@ -121,7 +121,9 @@ def nsga2(
 
         def bred() -> Genotype:
             mother, father = (tournament(k) for k in jax.random.split(k_parents))
-            crosses = jax.random.uniform(k_rate) < plan.state.hyper.crossover_rate
+            crosses = (
+                jax.random.uniform(k_rate, dtype=jnp.float32) < plan.state.hyper.crossover_rate
+            )
             child = jax.tree.map(
                 lambda x, y: jnp.where(crosses, x, y),
                 space.crossover(k_cross, mother, father),
@@ -224,7 +226,7 @@ def _fingerprints(genotypes: Genotype, count: int) -> Array:
 
     none = jnp.zeros((count, 0), jnp.uint32)
     values = jnp.concatenate([none, *map(bits, jax.tree.leaves(genotypes))], axis=1)
-    x = values + jax.random.bits(jax.random.key(0), values.shape[1:])[None]
+    x = values + jax.random.bits(jax.random.key(0), values.shape[1:], jnp.uint32)[None]
     # The finaliser of MurmurHash3: every bit of a value moves every bit of what it becomes.
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -18,6 +18,7 @@ from esenas_jax.controllers.distribution import Distribution, Parameterisation, 
 from esenas_jax.controllers.factorised import factorised
 from esenas_jax.controllers.latest import Latest, after, latest, nothing_yet
 from esenas_jax.spaces import Space
+from esenas_jax.strategies.finite_differences import first_state
 from esenas_jax.strategies.shaping import reciprocal, spread, z_score
 from esenas_jax.types import Array, Genotype, Key, PyTree
 
@@ -243,6 +244,7 @@ def _policy_gradient(
         _checks.real("entropy_weight", entropy_weight, 0.0),
     )
     num_best = _checks.integer("num_best", num_best, 1)
+    _checks.function_of("optimizer", optimizer, "the learning rate", "optax.adam")
 
     def init(key: Key) -> State:
         k_params, k_latest = jax.random.split(key)
@@ -250,7 +252,7 @@ def _policy_gradient(
         learning_rate, entropy_weight = values
         return State(
             params=params,
-            optimizer=optimizer(learning_rate).init(params),
+            optimizer=first_state(optimizer, learning_rate, params),
             averages=averages,
             latest=nothing_yet(space, k_latest, num_best),
             hyper=Hyper(learning_rate, entropy_weight),

@@ -104,6 +104,8 @@ def from_flax(
     ):
         if value is not None and search != of:
             raise ValueError(f"{name} must be None unless search is {of!r}, got {value!r}.")
+        if value is None and search == of:
+            raise ValueError(f"{name} must be given where search is {of!r}, got None.")
     dtype = getattr(example_input, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
@@ -215,7 +217,7 @@ def _inspect(
     from flax import linen as nn
 
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a flax.linen module, got {module!r}.")
+        raise TypeError(f"module must be a flax.linen module, got {_type_name(module)}.")
     uses: dict[str, int] = {}
     convolutions: set[str] = set()
 
@@ -294,3 +296,13 @@ def _uses(module: "nn.Module", x: Any, out: Any) -> int:
 def _first_line(error: Exception) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line.partition(" (http")[0].rstrip(".") + "."
+
+
+def _type_name(value: Any) -> str:
+    """Return the name of a value's type, with its module's: flax.nnx.nn.linear.Linear say."""
+    kind = type(value)
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -51,7 +51,7 @@ def flax_dense(
         layers += [nn.Dense(_checks.integer("hidden", size, 1), dtype=dtype), nn.relu]
     return from_flax(
         nn.Sequential([*layers, nn.Dense(action_size, dtype=dtype)]),
-        jnp.zeros(obs_size),
+        jnp.zeros(obs_size, jnp.float32),
         search=search,  # pyright: ignore[reportArgumentType]
         num_edges=num_edges,
         num_partitions=num_partitions,
@@ -118,7 +118,7 @@ def flax_convolutional(
         layers += [windows, dense, nn.relu]
     return from_flax(
         nn.Sequential([*layers, _mean_over_places, nn.Dense(action_size, dtype=dtype)]),
-        jnp.zeros(image),
+        jnp.zeros(image, jnp.float32),
         search=search,  # pyright: ignore[reportArgumentType]
         num_edges=num_edges,
         num_partitions=num_partitions,

@@ -43,7 +43,7 @@ class Repeat:
     def decisions(self, genotype: Genotype, local: bool = False) -> int | Array:
         """Count the nodes of all copies."""
         counts = self._counts(genotype, local)
-        return counts if isinstance(counts, int) else jnp.sum(counts)
+        return counts if isinstance(counts, int) else jnp.sum(counts, dtype=jnp.int32)
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Genotype:
         """Draw every copy independently."""
@@ -56,9 +56,9 @@ class Repeat:
             return genotype
         k_copy, k_mutate = jax.random.split(key)
         if isinstance(counts, int):
-            i = jax.random.randint(k_copy, (), 0, self.times)
+            i = jax.random.randint(k_copy, (), 0, self.times, jnp.int32)
         else:
-            node = jax.random.randint(k_copy, (), 0, jnp.sum(counts))
+            node = jax.random.randint(k_copy, (), 0, jnp.sum(counts, dtype=jnp.int32), jnp.int32)
             i = jnp.searchsorted(jnp.cumsum(counts), node, side="right")
         mutant = self.space.mutate(k_mutate, jax.tree.map(lambda x: x[i], genotype), local)
         # Where no copy can change, i is one past the last, and dropped.
@@ -155,7 +155,7 @@ class Product:
         if isinstance(total, int) and not total:
             return genotype
         k_part, k_mutate = jax.random.split(key)
-        node = jax.random.randint(k_part, (), 0, total)
+        node = jax.random.randint(k_part, (), 0, total, jnp.int32)
         # Where no part can change, the node lies past all of them.
         ends = jnp.stack([jnp.asarray(end, jnp.int32) for end in itertools.accumulate(counts)])
         part = jnp.searchsorted(ends, node, side="right")

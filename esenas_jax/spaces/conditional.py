@@ -93,7 +93,11 @@ class Conditional:
         """Count the nodes of the choice, and those of what was chosen."""
         own = self.choice.decisions(genotype.index, local)
         counts = self._counts(*self._places(genotype), local)
-        return own + jnp.sum(counts) if any(o is not None for o in self.options) else own
+        return (
+            own + jnp.sum(counts, dtype=jnp.int32)
+            if any(o is not None for o in self.options)
+            else own
+        )
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Chosen:
         """Draw the choice uniformly, and then what it carries."""
@@ -111,7 +115,7 @@ class Conditional:
         index, inner = self._places(genotype)
         own = self.choice.decisions(genotype.index, local)
         counts = self._counts(index, inner, local)
-        node = jax.random.randint(k_node, (), 0, own + jnp.sum(counts))
+        node = jax.random.randint(k_node, (), 0, own + jnp.sum(counts, dtype=jnp.int32), jnp.int32)
 
         # The choice itself. A node past its own changes nothing here.
         changed, origin = choice.change([k_set, k_item], index, jnp.minimum(node, own), local)
@@ -134,7 +138,7 @@ class Conditional:
                 continue
             one = jax.tree.map(lambda x: x[place], mine)
             mutant = option.mutate(jax.random.fold_in(k_inner, j), one, local)
-            here = (jnp.arange(index.size) == place) & (index == j)
+            here = (jnp.arange(index.size, dtype=jnp.int32) == place) & (index == j)
             mutants.append(
                 jax.tree.map(lambda x, new, at=here: jnp.where(_like(at, x), new, x), mine, mutant)
             )
@@ -273,7 +277,7 @@ def _places_of(values: Array, parent: Array, in_order: bool) -> tuple[Array, Arr
     The second time a value comes, it is the parent's second. `in_order` looks at the same place
     only.
     """
-    places = jnp.arange(values.size)
+    places = jnp.arange(values.size, dtype=jnp.int32)
     same = values[:, None] == parent[None]
     if in_order:
         return places, values == parent

@@ -78,6 +78,26 @@ class State(NamedTuple):
     noise: PyTree  # what perturbations are drawn from
 
 
+def first_state(optimizer: Optimizer, step_size: Array, params: PyTree) -> PyTree:
+    """Return the first state of what an optimizer makes of a step size.
+
+    Raises:
+        TypeError: if its updates need more than gradients and parameters.
+    """
+    try:
+        with jax.numpy_dtype_promotion("standard"):  # optax's optimisers mix dtypes
+            made = optimizer(step_size)
+            state = made.init(params)
+            jax.eval_shape(made.update, params, state, params)
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise TypeError(
+            f"optimizer must be a function from a step size to an optax optimizer that needs only "
+            f"gradients and parameters, got one that failed with {type(error).__name__}: {line}."
+        ) from error
+    return state
+
+
 class Drawn(NamedTuple):
     """The perturbations of a generation, in place of what they are drawn from."""
 
@@ -109,12 +129,13 @@ def finite_differences(
     num_exact = _checks.integer("num_exact", num_exact, 0 if antithetic else 1)
     unused = Unused(_checks.known("unused", getattr(unused, "value", unused), _UNUSED_NAMES))
     hyper = (_checks.positive("noise_std", noise_std), _checks.positive("step_size", step_size))
+    _checks.function_of("optimizer", optimizer, "the step size", "optax.adam")
     halves = 2 if antithetic else 1
     num_perturbed = halves * num_directions
 
     def init(params: Array) -> State:
         values = Hyper(*(jnp.asarray(x, jnp.float32) for x in hyper))
-        optimizer_state = optimizer(values.step_size).init(params)
+        optimizer_state = first_state(optimizer, values.step_size, params)
         return State(params, optimizer_state, values, noise.init(params.size))
 
     def noise_of(key: Key, state: State, params: Array, d: Array) -> Array:

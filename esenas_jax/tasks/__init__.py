@@ -1,28 +1,21 @@
 """Tasks: the world.
 
-Reading order: normalizer, task, regression, supervised, digits, classic_control, brax.
+Reading order: normalizer, environment, task, regression, supervised, digits, classic_control, brax.
 """
 
 from esenas_jax.tasks.brax import BACKENDS, brax_environment, brax_environments
 from esenas_jax.tasks.classic_control import mountain_car, pendulum
 from esenas_jax.tasks.digits import digits, digits_splits
+from esenas_jax.tasks.environment import Environment, Transition
 from esenas_jax.tasks.normalizer import (
     Normalizer,
     ars_normalizer,
     es_normalizer,
     identity_normalizer,
 )
-from esenas_jax.tasks.regression import polynomial_regression, single_score
+from esenas_jax.tasks.regression import finite, polynomial_regression, single_score
 from esenas_jax.tasks.supervised import Examples, Splits, stratified_splits, supervised
-from esenas_jax.tasks.task import (
-    Environment,
-    Episodes,
-    Exam,
-    SingleShot,
-    Task,
-    Transition,
-    episodes,
-)
+from esenas_jax.tasks.task import Episodes, Exam, SingleShot, Task, episodes
 
 __all__ = [
     "BACKENDS",
@@ -42,6 +35,7 @@ __all__ = [
     "digits_splits",
     "episodes",
     "es_normalizer",
+    "finite",
     "identity_normalizer",
     "mountain_car",
     "pendulum",

@@ -5,6 +5,8 @@ import functools
 import importlib
 import inspect
 import io
+import sys
+import threading
 import types
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from esenas_jax import _checks
-from esenas_jax.tasks.task import Environment, Transition
+from esenas_jax.tasks.environment import Environment, Transition
 from esenas_jax.types import Array, Key, PyTree
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
@@ -26,10 +28,7 @@ _ENDLESS = ("fast", "halfcheetah", "humanoidstandup", "pusher", "reacher", "swim
 
 def brax_environments() -> list[str]:
     """Return the names of all environments that are registered with Brax."""
-    with _border():
-        import brax.envs  # here, because it takes seconds and brings MuJoCo
-
-        return sorted(brax.envs._envs)
+    return sorted(_imported()._envs)
 
 
 def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> Environment:
@@ -48,16 +47,13 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
             the environment does not support the backend, or its observations are not one vector.
     """
     _checks.known("environment", name, brax_environments())
-    with _border():
-        import brax.envs
-
-        _repair_fluid()
+    envs = _imported()
     if backend is not None:
         _checks.known("backend", backend, BACKENDS)
         kwargs["backend"] = backend
     try:
         with _border():
-            env: Any = brax.envs.get_environment(name, **kwargs)
+            env: Any = envs.get_environment(name, **kwargs)
             action_size = env.action_size
 
         # Brax is slow to trace, and a program traces it many times: a trace is kept, and goes into
@@ -95,6 +91,32 @@ def brax_environment(name: str, backend: str | None = None, **kwargs: Any) -> En
     return Environment(obs.shape[-1], action_size, reset, step, endless)
 
 
+def _imported() -> Any:
+    """Return `brax.envs`, imported here because that takes seconds and brings MuJoCo.
+
+    MJX prints that it has no Warp, which says nothing of the user's run.
+    """
+    with _border(), contextlib.redirect_stdout(_OthersAlone(sys.stdout)):
+        envs = importlib.import_module("brax.envs")
+        _repair_fluid()
+    return envs
+
+
+class _OthersAlone(io.TextIOBase):
+    """A stream that drops what the thread that made it writes, and passes on what others write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it; return its length."""
+        return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush what others wrote."""
+        self._stream.flush()
+
+
 def _repair_fluid() -> None:
     """Give Brax's fluid forces, which Swimmer alone uses, the `clip` they were written for.
 
@@ -111,14 +133,13 @@ def _repair_fluid() -> None:
 def _border() -> Iterator[None]:
     """Let Brax mix dtypes and ranks as it does, and keep back what says nothing of the user's run.
 
-    MJX prints that it has no Warp, Brax warns that it and what it needs are not developed further,
-    MuJoCo writes its warnings about Brax's models to a file in the current folder.
+    Brax warns that it and what it needs are not developed further, MuJoCo writes its warnings about
+    Brax's models to a file in the current folder.
     """
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
         mujoco: Any = importlib.import_module("mujoco")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from esenas_jax.tasks.task import Environment, Transition
+from esenas_jax.tasks.environment import Environment, Transition
 from esenas_jax.types import Array, Key
 
 

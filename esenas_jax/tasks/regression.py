@@ -90,8 +90,24 @@ def _mean(losses: Array) -> Array:
     return jnp.matmul(weights, losses, precision=jax.lax.Precision.HIGHEST)
 
 
+def finite(output: PyTree) -> Array:
+    """Return whether all numbers of a network's output are finite, bool [].
+
+    A score that is made of an output may be finite where the output is not: argmax takes the first
+    NaN for the largest number. A task of your own fails such a candidate with
+
+        single_score(jnp.where(finite(logits), score, jnp.nan))
+    """
+    return jnp.stack(
+        [jnp.bool_(True), *(jnp.isfinite(x).all() for x in jax.tree.leaves(output))]
+    ).all()
+
+
 def single_score(score: Array) -> Evaluation:
-    """Return the evaluation of a candidate with one score, float32 [], and no episodes."""
+    """Return the evaluation of a candidate with one score, float32 [], and no episodes.
+
+    A score that is not finite is that of a failed candidate.
+    """
     return Evaluation(
         episode_return=score,
         return_without_bonus=score,

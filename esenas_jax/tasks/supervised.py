@@ -9,7 +9,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from esenas_jax import _checks
-from esenas_jax.tasks.regression import single_score
+from esenas_jax.tasks.regression import finite, single_score
 from esenas_jax.tasks.task import Apply, Exam, SingleShot
 from esenas_jax.types import Array, Evaluation, Key, PyTree
 
@@ -155,14 +155,14 @@ def supervised(
 
     def evaluate(key: Key, network: PyTree, apply: Apply) -> Evaluation:
         # As random as a permutation, and several times as fast to draw.
-        drawn = jax.lax.top_k(jax.random.uniform(key, y.shape), batch_size)[1]
+        drawn = jax.lax.top_k(jax.random.uniform(key, y.shape, dtype=jnp.float32), batch_size)[1]
         if taught is None:
             loss, _ = _each(network, apply, x[drawn], y[drawn])
         else:
             logits = jax.vmap(apply, in_axes=(None, 0))(network, x[drawn]).astype(jnp.float32)
             answers = jax.nn.log_softmax(logits / temperature)
             apart = optax.losses.kl_divergence_with_log_targets(answers, taught[drawn])
-            loss = temperature**2 * apart
+            loss = jnp.where(finite(logits), temperature**2 * apart, jnp.nan)
         return single_score(-jnp.mean(loss))
 
     return SingleShot(
@@ -175,10 +175,16 @@ def supervised(
 
 
 def _each(network: PyTree, apply: Apply, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return the cross-entropies [n], and which examples are classified right, bool [n]."""
+    """Return the cross-entropies [n], and which examples are classified right, bool [n].
+
+    Of an example whose logits are not all finite the cross-entropy is NaN, and it is not right.
+    """
     logits = jax.vmap(apply, in_axes=(None, 0))(network, x)
+    sound = jnp.isfinite(logits).all(axis=-1)
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, y)
-    return loss, jnp.argmax(logits, axis=-1) == y
+    return jnp.where(sound, loss, jnp.nan), (
+        jnp.argmax(logits, axis=-1).astype(y.dtype) == y
+    ) & sound
 
 
 def _taught(teacher: ArrayLike, shape: tuple[int, int], temperature: float) -> Array:

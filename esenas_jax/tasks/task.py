@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from esenas_jax import _checks
+from esenas_jax.tasks.environment import Environment, reset
 from esenas_jax.tasks.normalizer import (
     Moments,
     Normalizer,
@@ -73,31 +74,6 @@ class SingleShot(NamedTuple):
         return Lens(moments.mean, jnp.zeros_like(moments.mean), jnp.ones_like(moments.mean))
 
 
-class Transition(NamedTuple):
-    """What an environment returns from a step."""
-
-    obs: Array  # float32 [O]
-    reward: Array  # float32 []
-    bonus: Array  # float32 [], the part of the reward paid for not having failed yet
-    done: Array  # bool [], the episode has ended by itself (not by the horizon)
-
-
-class Environment(NamedTuple):
-    """A world that goes on step by step, as pure functions of one environment.
-
-    Actions are in units of the actuators: [-1, 1] is their full range, and the environment clips
-    what is outside where its definition does. Time limits are not the environment's affair.
-    """
-
-    obs_size: int
-    action_size: int
-    reset: Callable[[Key], tuple[PyTree, Array]]  # key -> (state, first observation [O])
-    step: Callable[[PyTree, Array], tuple[PyTree, Transition]]  # state, action [A] -> ...
-    # Whether `done` is never true. Nothing but the speed depends on it: more episodes are simulated
-    # at a time where none ends before the others.
-    endless: bool = False
-
-
 class Episodes(NamedTuple):
     """A task of episodes in an environment; `rollout` schedules them."""
 
@@ -129,7 +105,7 @@ class Episodes(NamedTuple):
             return moments
         if self.known is not None:
             return Moments(*map(jnp.asarray, self.known))
-        obs = self.environment.reset(key)[1].astype(jnp.float32)
+        obs = reset(self.environment, key)[1]
         return moments._replace(mean=jnp.where(jnp.isfinite(obs), obs, 0.0))
 
     def knowing(self, moments: Moments) -> "Episodes":
@@ -165,6 +141,11 @@ class Episodes(NamedTuple):
 
 
 Task = SingleShot | Episodes
+
+
+def normalizes(task: Task) -> bool:
+    """Return whether a task normalizes observations, and so learns from all that are seen."""
+    return isinstance(task, Episodes) and task.normalizer.enabled
 
 
 def episodes(
