@@ -1,8 +1,10 @@
 """Spaces against PyGlove itself: what is in them, how they mutate, and the way there and back."""
 
 import collections
+import dataclasses
 import functools
 import itertools
+import json
 import math
 import random
 
@@ -560,6 +562,11 @@ def agree_on_a_wrong_one(made, dna, rng):
 # ------------------------------------------------------------------------------------- sentences
 
 
+@dataclasses.dataclass
+class Plain:
+    value: object
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -590,7 +597,10 @@ def agree_on_a_wrong_one(made, dna, rng):
             r"^a: option 0: a choice must be an integer in \[0, 2\]",
         ),
         (lambda: to_dna(OneOf(3), np.int32(5)), r"a choice must be in \[0, 2\], got 5"),
-        (lambda: loads(OneOf(3), "[1]"), "the JSON must be that of a pg.DNA, got a List"),
+        (
+            lambda: loads(OneOf(3), "[1]"),
+            r"^the JSON must be that of a pg.DNA, got '\[1\]': its type is list",
+        ),
         (lambda: loads(OneOf(3), "{1"), r"^the JSON must be that of a pg.DNA, got '{1': "),
         (lambda: loads(OneOf(3), ""), r"^the JSON must be that of a pg.DNA, got '': "),
         (
@@ -617,6 +627,18 @@ def agree_on_a_wrong_one(made, dna, rng):
             lambda: from_pyglove(to_pyglove(OneOf(2))).materialize(np.int32(0)),
             "materialize needs the template",
         ),
+        (
+            lambda: from_pyglove(pg.Dict(x=(pg.oneof([1, 2]), 3))),
+            r"^the choice at 'x\[0\]' is in a tuple, which PyGlove does not look into",
+        ),
+        (
+            lambda: from_pyglove(pg.Dict(x=pg.oneof([0, Plain([pg.oneof([1, 2])])]))),
+            r"^the choice at 'x\.candidates\[1\]\.value\[0\]' is in a Plain, which PyGlove",
+        ),
+        (lambda: from_pyglove(pg.Dict(x=1)), "^a template must have a choice in it .*, got {x=1}"),
+        (lambda: from_pyglove(lambda: 3), "^a template must have a choice in it"),
+        (lambda: FloatRange(0.0, 1.0, "log"), r"^low must be positive where the scale is log, got"),
+        (lambda: FloatRange(1.0, 2.0, "exp"), "^scale must be one of linear, log, rlog, got 'exp'"),
         (lambda: FloatRange(1.0, 0.0), r"high must be in \[1, 3.40282e\+38\], got 0.0"),
         (lambda: FloatRange(0.0, 1e-40), "a range must hold a float32 and, unless .* a width in"),
         (lambda: FloatRange(1e-40, 1e-39), "a range must hold a float32"),
@@ -720,3 +742,102 @@ def test_a_large_native_space_is_written_without_pyglove_specifications():
     again = loads(space, dumps(space, genotype))
     jax.tree.map(np.testing.assert_array_equal, again, genotype)
     assert space.log_cardinality == pytest.approx(736 * math.log(17) + math.log(math.comb(736, 64)))
+
+
+def test_templates_of_every_kind_are_taken():
+    for template in (
+        {"a": {"b": [pg.oneof([10, 20])]}},
+        pg.template(pg.Dict(a=pg.Dict(b=[pg.oneof([10, 20])]))),
+    ):
+        made = from_pyglove(template)
+        assert made.space.names == ("a.b[0]",)
+        assert made.materialize(from_dna(made.space, pg.DNA(1))) == {"a": {"b": [20]}}
+    made = from_pyglove([pg.oneof([10, 20]), 7])
+    assert made.materialize(made.from_dna(pg.DNA(1))) == [20, 7]
+
+    def traced():
+        return pg.oneof([10, 20]) + pg.floatv(0.0, 1.0)
+
+    context = pg.hyper.trace(traced)
+    made = from_pyglove(context)
+    genotype = made.from_dna(pg.DNA([1, 0.5]))
+    with context.apply(made.to_dna(genotype)):
+        assert traced() == 20.5
+    with pytest.raises(ValueError, match=r"context\.apply"):
+        made.materialize(genotype)
+
+
+SCALED = {
+    "log": lambda u: 0.01 * 1e4**u,
+    "rlog": lambda u: 100.01 - 0.01 * 1e4 ** (1 - u),
+    "linear": lambda u: 0.01 + u * 99.99,
+}
+
+
+@pytest.mark.parametrize("scale", SCALED)
+def test_numbers_are_drawn_and_moved_along_the_scale(scale):
+    """A share u of the range is what PyGlove's documentation of `floatv` maps to u."""
+    space = FloatRange(0.01, 100.0, scale)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(
+        space.sample(key, (1000,)),
+        SCALED[scale](jax.random.uniform(key, (1000,))),
+        rtol=2e-5,
+        atol=5e-5,
+    )
+    keys = jax.random.split(key, 2000)
+    start = np.float32(SCALED[scale](0.5))
+    moved = np.asarray(jax.vmap(lambda k: space.mutate(k, start, True))(keys))
+    shares = np.interp(moved, SCALED[scale](np.linspace(0, 1, 100_001)), np.linspace(0, 1, 100_001))
+    # A normal tenth of the scale: mean and standard deviation within four standard errors.
+    assert abs(shares.mean() - 0.5) < 4 * 0.1 / 2000**0.5
+    assert abs(shares.std() - 0.1) < 4 * 0.1 / 4000**0.5
+    spec = pg.floatv(0.01, 100.0, scale=None if scale == "linear" else scale)
+    assert from_pyglove(pg.Dict(x=spec)).space.leaves == (space,)
+    assert to_pyglove(space).scale == (None if scale == "linear" else scale)
+
+
+COMPACT = '{"_type": "pyglove.core.geno.base.DNA", "format": "compact", "value": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COMPACT % '{"_type": "opaque_object", "value": "gASVIAAAAAAAAACMBXBvc2l4lIw="}',
+        COMPACT % '[0, {"_type": "builtins.print"}]',
+        COMPACT % '"os.system"',
+        COMPACT % "true",
+        COMPACT % '1, "spec": {}',
+        '{"_type": "pyglove.core.geno.base.DNA", "value": {"_type": "function", "name": "exit"}}',
+        '{"_type": "pyglove.core.geno.base.DNA", "value": 1, "children": [{"_type": "x.Y"}]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_file_of_an_architecture_is_read_without_pyglove(text, monkeypatch):
+    """PyGlove 0.4.5 imports what a text names, and unpickles what it holds."""
+
+    def never(*arguments, **options):
+        raise AssertionError("PyGlove reads it")
+
+    for name in ("from_json", "from_json_str"):
+        monkeypatch.setattr(pg, name, never)
+    with pytest.raises(ValueError, match=r"^the JSON must be that of a pg\.DNA, got "):
+        loads(OneOf(3), text)
+
+
+def test_pygloves_own_json_of_a_dna_is_read_with_and_without_metadata():
+    made = from_pyglove(
+        pg.Dict(a=pg.oneof([1, pg.oneof([2, 3])]), b=pg.floatv(0.0, 1.0), c=pg.manyof(2, [1, 2, 3]))
+    )
+    rng = random.Random(0)
+    for _ in range(20):
+        dna = pg.random_dna(made.spec, rng)
+        expected = made.from_dna(dna)
+        dna.set_metadata("reward", 3.0, cloneable=True)
+        for text in (pg.to_json_str(dna), json.dumps(dna.to_json(compact=False))):
+            jax.tree.map(np.testing.assert_array_equal, loads(made.space, text), expected)
+
+
+def test_what_is_no_dna_is_refused():
+    with pytest.raises(TypeError, match=r"^dna must be a pg\.DNA, got None\.$"):
+        from_dna(OneOf(3), None)

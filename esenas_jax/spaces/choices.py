@@ -14,6 +14,7 @@ from esenas_jax.types import Array, Key
 # seventh of the time that a CPU takes for the largest of 736 uniforms, by which others are drawn.
 # On a GPU, where steps one after the other cost more, it was not measured.
 _INSERTS = 40
+SCALES = ("linear", "log", "rlog")  # of a FloatRange
 # Sizes of a float32.
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
@@ -46,7 +47,7 @@ class OneOf:
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
         """Draw int32 `shape` uniformly from [0, num_categories)."""
-        return jax.random.randint(key, shape, 0, self.num_categories)
+        return jax.random.randint(key, shape, 0, self.num_categories, jnp.int32)
 
     def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
         """Draw the choice again: with probability 1 / num_categories nothing changes.
@@ -134,12 +135,12 @@ class SubsetOf:
         """
         n, k = self.num_items, self.num_chosen
         if self.distinct and k * k <= _INSERTS * n:
-            left = jnp.broadcast_to(n - jnp.arange(k), (*shape, k))
+            left = jnp.broadcast_to(n - jnp.arange(k, dtype=jnp.int32), (*shape, k))
             ranks = jax.random.randint(key, left.shape, 0, left, jnp.int32).reshape(-1, k)
             return jax.vmap(self._one_by_one)(ranks).reshape(left.shape)
         if self.distinct:
-            return self._largest(jax.random.uniform(key, (*shape, n)))
-        drawn = jax.random.randint(key, (*shape, self.num_chosen), 0, self.num_items)
+            return self._largest(jax.random.uniform(key, (*shape, n), dtype=jnp.float32))
+        drawn = jax.random.randint(key, (*shape, self.num_chosen), 0, self.num_items, jnp.int32)
         return drawn if self.ordered else jnp.sort(drawn)
 
     def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
@@ -155,7 +156,7 @@ class SubsetOf:
         if self.num_chosen == 1 and not local:
             return self.sample(key)
         k_node, *keys = jax.random.split(key, 3)
-        node = jax.random.randint(k_node, (), 0, nodes)
+        node = jax.random.randint(k_node, (), 0, nodes, jnp.int32)
         changed, _ = self.change(keys, genotype, node, local)
         return changed if self.ordered else jnp.sort(changed)
 
@@ -175,7 +176,7 @@ class SubsetOf:
             `genotype`, or -1 for one drawn now.
         """
         k_set, k_item = keys
-        n, k, places = self.num_items, self.num_chosen, jnp.arange(self.num_chosen)
+        n, k, places = self.num_items, self.num_chosen, jnp.arange(self.num_chosen, dtype=jnp.int32)
         changed, origin = genotype, places
         if self.distinct and k == n > 1:
             if local:  # a permutation: the item at `node` changes places with another
@@ -186,12 +187,12 @@ class SubsetOf:
                 changed = genotype[origin]
         else:
             if self.distinct and k > 1:
-                r = jax.random.randint(k_item, (), 0, n - k)
+                r = jax.random.randint(k_item, (), 0, n - k, jnp.int32)
                 item = _absent(jnp.sort(genotype) if self.ordered else genotype, r)
             elif local:
                 item = _another(k_item, genotype[node], n)
             else:
-                item = jax.random.randint(k_item, (), 0, n)
+                item = jax.random.randint(k_item, (), 0, n, jnp.int32)
             changed = jnp.where(places == node, item, genotype)
             origin = jnp.where(places == node, -1, places)
         if self.decisions(genotype, local) > k:
@@ -252,7 +253,11 @@ class SubsetOf:
         wish = items.at[first].set(jnp.where(keep, -1, 1))[second]  # -1 has it, 1 must not lose it
         wanted = jnp.argsort(wish, stable=True, descending=True)
         holes = jnp.sum(~keep, dtype=jnp.int32)
-        taken = jnp.zeros(keep.shape, bool).at[wanted].set(jnp.arange(keep.size) < holes)
+        taken = (
+            jnp.zeros(keep.shape, bool)
+            .at[wanted]
+            .set(jnp.arange(keep.size, dtype=jnp.int32) < holes)
+        )
         following = second[jnp.argsort(~taken, stable=True)]
         place = jnp.cumsum(~keep, dtype=jnp.int32) - 1
         return jnp.where(keep, first, following[jnp.maximum(place, 0)])
@@ -260,7 +265,10 @@ class SubsetOf:
     def _vote(self, key: Key, first: Array, second: Array, num_items: int) -> Array:
         votes = jnp.zeros(num_items, jnp.float32).at[first].add(1.0).at[second].add(1.0)
         # Two votes beat one vote plus a uniform in [0, 1), and one beats none plus its uniform.
-        return self._largest(votes + jnp.where(votes == 1, jax.random.uniform(key, votes.shape), 0))
+        return self._largest(
+            votes
+            + jnp.where(votes == 1, jax.random.uniform(key, votes.shape, dtype=jnp.float32), 0)
+        )
 
     def _largest(self, scores: Array) -> Array:
         largest = jax.lax.top_k(scores, self.num_chosen)[1].astype(jnp.int32)
@@ -277,16 +285,25 @@ class FloatRange:
     """A number in [low, high]; the genotype is float32 [].
 
     Args:
-        low: a number that is not beyond the float32.
+        low: a number that is not beyond the float32; with a logarithmic scale it is positive.
         high: likewise, at least `low`. There must be a float32 between the two, and their
             difference must be one. Numbers below 1.2e-38 in size, which devices take for 0, count
             as none.
+        scale: where a share u in [0, 1] of the range lies, as PyGlove's `floatv` has it: "linear",
+            low + u (high - low); "log", low (high / low)^u, dense at the low end; "rlog",
+            low + high - low (high / low)^(1 - u), dense at the high end. Numbers are drawn
+            uniformly over u, and moved along u.
+
+    Raises:
+        TypeError, ValueError: in one sentence, if a number or the scale is not allowed.
     """
 
     low: float
     high: float
+    scale: str = "linear"
 
     def __post_init__(self) -> None:
+        _checks.known("scale", self.scale, SCALES)
         _checks.real("low", self.low, -_LARGEST, _LARGEST)
         _checks.real("high", self.high, self.low, _LARGEST)
         low, high = map(float, self.bounds)
@@ -296,9 +313,14 @@ class FloatRange:
                 f"a range must hold a float32 and, unless it is a single number, have a width in "
                 f"[{_SMALLEST:g}, {_LARGEST:g}], got [{self.low!r}, {self.high!r}]."
             )
+        if self.scale != "linear" and self.bounds[0] <= 0:
+            raise ValueError(
+                f"low must be positive where the scale is {self.scale}, got {self.low!r}."
+            )
 
     def __str__(self) -> str:
-        return f"[{self.low:g}, {self.high:g}]"
+        scale = "" if self.scale == "linear" else f", {self.scale} scale"
+        return f"[{self.low:g}, {self.high:g}]{scale}"
 
     @property
     def bounds(self) -> tuple[np.float32, np.float32]:
@@ -317,17 +339,17 @@ class FloatRange:
         return int(not local or self.bounds[0] < self.bounds[1])
 
     def sample(self, key: Key, shape: tuple[int, ...] = ()) -> Array:
-        """Draw float32 `shape` uniformly."""
-        return self._at(jax.random.uniform(key, shape))
+        """Draw float32 `shape` uniformly over the scale."""
+        return self._at(jax.random.uniform(key, shape, dtype=jnp.float32))
 
     def mutate(self, key: Key, genotype: Array, local: bool = False) -> Array:
-        """Draw the number again; with `local` move it by a normal tenth of the range."""
+        """Draw the number again; with `local` move it along the scale by a normal tenth of it."""
         low, high = self.bounds
         if not local:
             return self.sample(key)
         if low == high:
             return genotype
-        moved = (genotype - low) / (high - low) + 0.1 * jax.random.normal(key)
+        moved = self._share(genotype) + 0.1 * jax.random.normal(key, dtype=jnp.float32)
         moved = self._at(jnp.abs(1.0 - jnp.abs(1.0 - moved) % 2.0))  # reflected at both ends
         # In a range of few float32 it may be rounded to where it was.
         return jnp.where(moved != genotype, moved, jnp.where(genotype == low, high, low))
@@ -352,9 +374,36 @@ class FloatRange:
         return np.ones(np.shape(genotype), bool)
 
     def _at(self, share: Array) -> Array:
-        """Return what lies at a share in [0, 1] of the range."""
+        """Return the number at a share in [0, 1] of the scale."""
         low, high = self.bounds
-        return jnp.clip(low + share * (high - low), low, high)
+        match self.scale:
+            case "log":
+                number = self._exponential(share)
+            case "rlog":
+                number = low + (high - self._exponential(1.0 - share))
+            case _:
+                number = low + share * (high - low)
+        return jnp.clip(number, low, high)
+
+    def _share(self, number: Array) -> Array:
+        """Return the share of the scale that a number of the range lies at; `_at` inverted."""
+        low, high = self.bounds
+        match self.scale:
+            case "log":
+                return self._logarithm(number)
+            case "rlog":
+                return 1.0 - self._logarithm(low + (high - number))
+        return (number - low) / (high - low)
+
+    def _exponential(self, share: Array) -> Array:
+        """Return low (high / low)^share."""
+        low, high = map(float, self.bounds)
+        return jnp.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+
+    def _logarithm(self, number: Array) -> Array:
+        """Return the share that `_exponential` maps to a number."""
+        low, high = map(float, self.bounds)
+        return (jnp.log(number) - math.log(low)) / (math.log(high) - math.log(low))
 
 
 def _at_least(value: float) -> np.float32:
@@ -367,7 +416,7 @@ def _at_least(value: float) -> np.float32:
 
 def _another(key: Key, value: Array, number: int) -> Array:
     """Draw uniformly from [0, number) without `value`."""
-    drawn = jax.random.randint(key, (), 0, number - 1)
+    drawn = jax.random.randint(key, (), 0, number - 1, jnp.int32)
     return drawn + (drawn >= value).astype(jnp.int32)
 
 
@@ -377,13 +426,15 @@ def _absent(ascending: Array, rank: Array) -> Array:
     It is the rank plus the number of entries that have at most as many absent items before them. An
     empty place holds a number beyond all items and places together.
     """
-    absent_before = ascending - jnp.arange(ascending.size)
+    absent_before = ascending - jnp.arange(ascending.size, dtype=jnp.int32)
     return rank + jnp.sum(absent_before <= rank, dtype=jnp.int32)
 
 
 def _occurrence(values: Array) -> Array:
     """Return for each of ascending values [k] how many equal ones come before it."""
-    return jnp.arange(values.size) - jnp.searchsorted(values, values).astype(jnp.int32)
+    return jnp.arange(values.size, dtype=jnp.int32) - jnp.searchsorted(values, values).astype(
+        jnp.int32
+    )
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -5,10 +5,13 @@ specification of a large `sublist_of` takes PyGlove minutes (64 of 736 items, 50
 """
 
 import collections
+import collections.abc
 import dataclasses
 import functools
 import itertools
+import json
 import re
+import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -59,7 +62,8 @@ class Translation:
         if self.template is None:
             raise ValueError(
                 "materialize needs the template that the space came from, and it came from a "
-                "DNASpec: give from_pyglove the object that has the choices in it."
+                "DNASpec or a traced function: give from_pyglove the object that has the choices "
+                "in it, or call the function in `with context.apply(translation.to_dna(genotype))`."
             )
         return self.template.decode(self.to_dna(genotype))
 
@@ -73,16 +77,17 @@ def from_pyglove(value: Any) -> Translation:
     ones in a row that are entries of one list become one `Repeat` ("ops[0]" to "ops[7]" are "ops",
     or "ops[0:8]" if the list has others too), so that a network's worth of choices is one array.
 
-    The `scale` of a `floatv` ("log", "rlog") is a hint for search algorithms, which those here do
-    not take, as PyGlove's own `Uniform` mutator and random generator do not: numbers are drawn
-    uniformly.
+    The `scale` of a `floatv` ("log", "rlog") is that of the `FloatRange`: numbers are drawn and
+    moved along it. PyGlove's own `Uniform` mutator and random generator do not use it.
 
     Args:
-        value: an object with PyGlove's choices in it, or the `pg.DNASpec` of one.
+        value: an object with PyGlove's choices in it, a dict or a list of such, a `pg.template`,
+            the `pg.DNASpec` of one, or what `pg.hyper.trace` returns of a function.
 
     Raises:
-        ValueError: if a decision cannot be compiled (a custom one, or a number that no float32 can
-            be); it is named.
+        ValueError: if nothing is to be chosen; if a choice is in a tuple, a set or an object that
+            PyGlove does not look into; or if a decision cannot be compiled (a custom one, or a
+            number that no float32 can be). It is named.
 
     Example:
         >>> import pyglove as pg
@@ -95,10 +100,15 @@ def from_pyglove(value: Any) -> Translation:
         True
     """
     if isinstance(value, pg.DNASpec):
-        return Translation(_compile(_elements(value)), value)
-    template = pg.template(value)
-    spec = template.dna_spec()
-    return Translation(_compile(_elements(spec)), spec, template)
+        return Translation(_compile(_chosen_from(value, value)), value)
+    if isinstance(value, pg.hyper.DynamicEvaluationContext):
+        return Translation(_compile(_chosen_from(value, value.dna_spec)), value.dna_spec)
+    if not isinstance(value, pg.hyper.ObjectTemplate):
+        # PyGlove finds choices in a plain dict or list, and cannot make them there.
+        value = pg.template(_symbolic(value))
+    _refuse_hidden_choices(value.value)
+    spec = value.dna_spec()
+    return Translation(_compile(_chosen_from(value.value, spec)), spec, value)
 
 
 def to_pyglove(space: Space) -> pg.DNASpec:
@@ -131,8 +141,10 @@ def from_dna(space: Space, dna: pg.DNA) -> Genotype:
     takes -1 for the last option, as Python's lists do.
 
     Raises:
-        ValueError: if it is the DNA of another space.
+        TypeError, ValueError: if it is no DNA, or that of another space.
     """
+    if not isinstance(dna, pg.DNA):
+        raise TypeError(f"dna must be a pg.DNA, got {dna!r:.80}.")
     return _from_tree(space, dna)
 
 
@@ -148,18 +160,139 @@ def dumps(space: Space, genotype: Genotype) -> str:
 def loads(space: Space, text: str) -> Genotype:
     """Return the architecture in PyGlove's JSON of a DNA, as NumPy arrays.
 
+    The text may come from anywhere: PyGlove does not read it, whose reader imports what a text
+    names, and unpickles what it holds. Numbers alone are taken from it; a DNA's metadata is not.
+
     Raises:
         ValueError: if it is not one of this space.
     """
     try:
-        dna = pg.from_json_str(text)
-    except Exception as error:  # whatever PyGlove meets with on the way
+        dna = _dna_from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"the JSON must be that of a pg.DNA, got {text[:40]!r}: {error}"
         ) from error
-    if not isinstance(dna, pg.DNA):
-        raise ValueError(f"the JSON must be that of a pg.DNA, got a {type(dna).__name__}.")
     return from_dna(space, dna)
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+_DNA_KEYS = {"_type", "format", "value", "children", "metadata", "_cloneable_metadata_keys"}
+
+
+def _dna_from_json(node: Any) -> pg.DNA:
+    """Return the DNA that PyGlove writes as this JSON value, compact or node by node."""
+    name = dict(pg.DNA(0).to_json())["_type"]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    if not isinstance(node, dict) or node.get("_type") != name:
+        found = node.get("_type") if isinstance(node, dict) else type(node).__name__
+        raise ValueError(f"its type is {found}, and must be {name}")
+    if unknown := set(node) - _DNA_KEYS:
+        raise ValueError(f"a DNA has no {', '.join(sorted(unknown))}")
+    if node.get("format") == "compact":
+        return pg.DNA.parse(_numbers_from_json(node.get("value")))
+    value, children = node.get("value"), node.get("children") or []
+    if isinstance(value, list | dict) or not isinstance(children, list):
+        raise ValueError("a DNA that is not compact must have one number, and a list of children")
+    return pg.DNA(_numbers_from_json(value), [_dna_from_json(child) for child in children])
+
+
+def _numbers_from_json(value: Any) -> Any:
+    """Return numbers in lists and in what PyGlove writes for tuples."""
+    if isinstance(value, list):
+        if value[:1] == ["__tuple__"]:
+            return tuple(map(_numbers_from_json, value[1:]))
+        return list(map(_numbers_from_json, value))
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"a DNA must be made of numbers, got {value!r:.40}")
+
+
+# --- templates ------------------------------------------------------------------------------------
+
+
+def _symbolic(value: Any) -> Any:
+    """Return a plain dict or list as PyGlove's, which it can make choices in."""
+    if isinstance(value, pg.Symbolic) or not isinstance(value, dict | list):
+        return value
+    try:
+        return pg.Dict(value) if isinstance(value, dict) else pg.List(value)
+    except (KeyError, TypeError, ValueError) as error:
+        kind = type(value).__name__
+        raise ValueError(f"PyGlove can make no template of this {kind}: {error}") from error
+
+
+def _chosen_from(value: Any, spec: pg.DNASpec) -> list[pg.DNASpec]:
+    """Return the decisions of a template; raise ValueError if there are none."""
+    if elements := _elements(spec):
+        return elements
+    function = isinstance(value, types.FunctionType | types.MethodType | functools.partial)
+    advice = "; trace a function first: from_pyglove(pg.hyper.trace(function))" if function else ""
+    raise ValueError(
+        f"a template must have a choice in it (oneof, manyof, sublist_of, permutate or floatv), "
+        f"got {repr(value)[:80]}{advice}."
+    )
+
+
+_ATOMS = (str, bytes, int, float, complex, range, type, types.ModuleType, type(None))
+# A user's tools, whose choices are their own.
+_TOOLS = (pg.hyper.ObjectTemplate, pg.hyper.DynamicEvaluationContext, pg.DNAGenerator, pg.DNASpec)
+
+
+def _refuse_hidden_choices(template: Any) -> None:
+    """Raise ValueError if there is a choice where PyGlove does not look: it would stay a choice."""
+    left: list[tuple[Any, str, str | None]] = [(template, "", None)]
+    seen: dict[tuple[int, bool], Any] = {}  # objects stay alive, so that no id is used again
+    while left:
+        value, at, holder = left.pop()  # holder: the outermost type that PyGlove does not look into
+        place = (id(value), holder is None)
+        if isinstance(value, _ATOMS) or (at and isinstance(value, _TOOLS)) or place in seen:
+            continue
+        seen[place] = value
+        if holder and isinstance(value, pg.hyper.HyperPrimitive):
+            raise ValueError(
+                f"the choice at {at!r} is in a {holder}, which PyGlove does not look into: use a "
+                "list, a dict, or a class made by pg.symbolize."
+            )
+        if isinstance(value, pg.Symbolic):
+            parts = list(value.sym_items())
+        else:
+            parts, holder = _parts(value), holder or type(value).__name__
+        left += [(part, _below_path(at, key), holder) for key, part in reversed(parts)]
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    """Return what an object holds, by key; nothing of one that cannot be read."""
+    try:
+        match value:
+            case collections.abc.Mapping():
+                return list(value.items())
+            case list() | tuple() | set() | frozenset() | collections.deque():
+                return list(enumerate(value))
+            case np.ndarray():
+                return list(enumerate(value.flat)) if value.dtype == object else []
+            case functools.partial():
+                return [("func", value.func), *enumerate(value.args), *value.keywords.items()]
+            case types.MethodType():
+                return [("__self__", value.__self__)]
+            case types.FunctionType():
+                names, cells = value.__code__.co_freevars, value.__closure__ or ()
+                return [(n, cell.cell_contents) for n, cell in zip(names, cells, strict=True)]
+        slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+        held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        return list((held | getattr(value, "__dict__", {})).items())
+    except Exception:  # of the object's own code
+        return []
+
+
+def _slots(kind: type) -> list[str]:
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else list(slots)
+
+
+def _below_path(at: str, key: Any) -> str:
+    if isinstance(key, int):
+        return f"{at}[{key}]"
+    return f"{at}.{key}" if at else str(key)
 
 
 # --- spaces ---------------------------------------------------------------------------------------
@@ -204,7 +337,8 @@ def _compile_one(element: pg.DNASpec) -> Space:
     match element:
         case pg.geno.Float():
             try:
-                return FloatRange(float(element.min_value), float(element.max_value))
+                low, high = float(element.min_value), float(element.max_value)
+                return FloatRange(low, high, element.scale or "linear")
             except ValueError as error:
                 raise ValueError(f"at {at!r}: {error}" if at else str(error)) from None
         case pg.geno.Choices():
@@ -235,7 +369,8 @@ def _points(space: Space, at: str) -> Iterator[pg.DNASpec]:
         case SubsetOf():
             yield _many(space, [pg.geno.constant() for _ in range(space.num_items)], where)
         case FloatRange():
-            yield pg.geno.floatv(space.low, space.high, **where)
+            scale = None if space.scale == "linear" else space.scale
+            yield pg.geno.floatv(space.low, space.high, scale=scale, **where)
         case Conditional():
             options: list[pg.DNASpec] = [
                 pg.geno.constant() if o is None else pg.geno.space(list(_points(o, "")))
