@@ -11,11 +11,16 @@ import difflib
 import functools
 import inspect
 import itertools
+import json
 import math
+import sys
+import tempfile
+import traceback
 import types
 import typing
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +29,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, config_dict
 
+import esenas_jax
 from esenas_jax import (
     Population,
     _checks,
@@ -112,20 +118,24 @@ def magnitude_pruned(
 ) -> Policy:
     """The largest weights of a trained dense policy, given as the policy.npz of its run.
 
-    A run starts from the moments of observations in that file, too.
+    The dense policy must have the same layers and activations. A run starts from the moments of
+    observations in that file, too.
     """
+    network = {
+        "hidden_activation": hidden_activation,
+        "output_activation": output_activation,
+        "linear_first_hidden": linear_first_hidden,
+    }
+    if trained is None or isinstance(trained, str):
+        sizes = {"obs_size": obs_size, "hidden": tuple(hidden), "action_size": action_size}
+        found = trained_policy(trained)
+        _same_network(trained, found.described, sizes | network)
+        weights = found.weights
+    else:
+        weights = np.asarray(trained, np.float32)
     return policies.magnitude_pruned(
-        obs_size,
-        hidden,
-        action_size,
-        num_edges,
-        trained_policy(trained).weights
-        if trained is None or isinstance(trained, str)
-        else np.asarray(trained, np.float32),
-        hidden_activation=hidden_activation,
-        output_activation=output_activation,
-        linear_first_hidden=linear_first_hidden,
-    )
+        obs_size, hidden, action_size, num_edges, weights, **network
+    )  # fmt: skip
 
 
 class Trained(typing.NamedTuple):
@@ -133,6 +143,37 @@ class Trained(typing.NamedTuple):
 
     weights: np.ndarray  # [P]
     moments: Moments  # of the observations that they were trained to see
+    described: Mapping[str, Any]  # its policy's config section, and the sizes of its task
+
+
+def describes_a_policy(described: Any) -> bool:
+    """Return whether the config in a policy.npz has what `build_policy` needs."""
+    if not isinstance(described, dict) or not isinstance(described.get("policy"), dict):
+        return False
+    sizes = (described.get("obs_size"), described.get("action_size"))
+    return "name" in described["policy"] and all(isinstance(size, int) for size in sizes)
+
+
+def _same_network(path: str | None, described: Mapping[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError unless a trained policy is the dense one of these layers and activations."""
+    section = described["policy"]
+    if section["name"] != "dense":
+        raise ValueError(
+            f"trained must be the policy.npz of a run with the policy dense, got {path!r}, of "
+            f"{section['name']}."
+        )
+    theirs = {"obs_size": described["obs_size"], "action_size": described["action_size"], **section}
+    for name, ours in wanted.items():
+        if name not in theirs:  # written before there was such an argument
+            continue
+        choices, value = CHOICES.get(name, {}), theirs[name]
+        value = tuple(value) if name == "hidden" else choices.get(value, value)
+        if value != ours:
+            shown = next((word for word, choice in choices.items() if choice is ours), ours)
+            raise ValueError(
+                f"trained must be a dense policy of the same layers and activations: {name} is "
+                f"{shown!r} here, and {theirs[name]!r} in {path!r}."
+            )
 
 
 @functools.cache
@@ -147,7 +188,10 @@ def trained_policy(path: str | None) -> Trained:
             raise ValueError("no file is named")
         with np.load(path) as file:
             moments = Moments(*(file[f"moments_{name}"] for name in Moments._fields))
-            return Trained(file["weights"], moments)
+            described = json.loads(str(file["config"]))
+            if not describes_a_policy(described):
+                raise ValueError("its config has no policy")
+            return Trained(file["weights"], moments, described)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"trained must be the policy.npz of a finished run with a dense policy, got {path!r}: "
@@ -423,9 +467,11 @@ def section(kind: str, name: str | None = None, **arguments: Any) -> ConfigDict:
     for key, parameter in parameters.items():
         if key in FROM_ELSEWHERE:
             continue
-        value = arguments.get(key, DERIVED.get(key, parameter.default))
+        value = arguments.get(key, parameter.default)
         if value is inspect.Parameter.empty:
-            raise ValueError(f"{kind} {name} needs the argument {key!r}.")
+            if key not in DERIVED:
+                raise ValueError(f"{kind} {name} needs the argument {key!r}.")
+            value = DERIVED[key]
         if key in CHOICES and not isinstance(value, str):
             names = [n for n, choice in CHOICES[key].items() if choice == value]
             if not names:
@@ -564,8 +610,8 @@ def _sweep(config: Any, search: Search, searcher: Searcher) -> dict[str, list[fl
                     f"{', '.join(value)}."
                 )
             _checks.real(f"sweep.{name}", value)
-        if not values or len(set(values)) < len(values):
-            raise ValueError(f"sweep.{name} must be different numbers, got {values}.")
+        if not values or len(set(map(np.float32, values))) < len(values):
+            raise ValueError(f"sweep.{name} must be different numbers in float32, got {values}.")
         section, field = name.split(".")
         for value in values:  # as the factory would refuse it
             changed = {**config[section], field: value}
@@ -718,8 +764,28 @@ def _call(kind: str, given: Mapping[str, Any], **more: Any) -> Any:
         )
     try:
         return function(**arguments, **more)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{kind}: {error}") from error
+    except Exception as error:
+        ours = isinstance(error, ImportError | TypeError | ValueError)
+        text = str(error) if ours else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{kind}: {text.rstrip('.')}{place_of(error)}.") from error
+
+
+def place_of(error: Exception) -> str:
+    """Return where in a user's own code an error comes from, "" if it comes from none.
+
+    " (mine.py, line 7; the traceback is in FILE)", which is written.
+    """
+    ours = {Path(esenas_jax.__file__).parent, Path(__file__).parent}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        installed = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
+        if path.is_file() and not installed and not ours & {*path.parents}:
+            with tempfile.NamedTemporaryFile(
+                "w", prefix="esenas_traceback_", suffix=".txt", delete=False
+            ) as file:
+                file.write("".join(traceback.format_exception(error)))
+            return f" ({path.name}, line {frame.lineno}; the traceback is in {file.name})"
+    return ""
 
 
 def _named(what: str, name: Any, known: Mapping[str, Any]) -> Any:

@@ -1,8 +1,10 @@
 """What the commands share: configs from files and flags, JAX's settings, errors in one sentence."""
 
 import ast
+import codecs
 import difflib
 import functools
+import io
 import operator
 import os
 import platform
@@ -18,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments import hosts
-from experiments.build import ConfigError, require
+from experiments.build import ConfigError, place_of, require
 from experiments.checkpoints import CheckpointError
 from experiments.cores import make_host_devices
 from experiments.hosts import HostsError
@@ -43,6 +45,7 @@ def run(main: Callable[[], None], *required: str) -> None:
         for name in required:
             if flags.FLAGS[name].value is None:
                 sys.exit(f"error: --{name} is missing (--help lists the flags).")
+        print_in_any_encoding()
         # Orbax logs tracebacks of errors that it then raises, JAX which devices it did not find.
         logging.set_verbosity(logging.FATAL)
         configure_jax()
@@ -76,6 +79,24 @@ def run(main: Callable[[], None], *required: str) -> None:
             raise
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+_PLAIN = {"±": "+-", "σ": "sigma", "×": "x", "→": "->"}
+
+
+def print_in_any_encoding() -> None:
+    """Let what is printed have characters that the terminal's encoding lacks: in plain letters."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        lacking = error.object[error.start : error.end]
+        return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
+
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
 
 
 HOST_FLAGS = ("coordinator", "num_processes", "process_id", "coordinator_timeout")
@@ -164,6 +185,7 @@ def find_devices() -> None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a config, field or value that cannot be ends in one sentence."""
+    argv = ["--help" if argument == "-h" else argument for argument in argv]
     words = [argument.lstrip("-") if argument.startswith("-") else "" for argument in argv]
     fields = [w.partition("=")[0].removeprefix("config.") for w in words if w.startswith("config.")]
     # absl takes --config=FILE as well as --config FILE.
@@ -174,8 +196,15 @@ def parse_flags(argv: list[str]) -> list[str]:
             "error: a sweep names what it varies, --config.sweep.strategy.noise_std=[0.1,0.2]."
         )
     if files:
-        known = [name for name, _ in _leaves(load_config(files[-1]).to_dict())]
+        config = load_config(files[-1]).to_dict()
+        known = [name for name, _ in _leaves(config)]
         for field in fields:
+            if isinstance(config.get(field), dict) and config[field]:
+                own = ", ".join(f"{field}.{name}" for name in config[field])
+                sys.exit(
+                    f"error: {field} is a section of the config: set one of {own}, or start from "
+                    "another config file."
+                )
             if field not in known and not field.startswith("sweep."):
                 near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
                 sys.exit(f"error: the config has no field {field}; the nearest is {near}.")
@@ -259,6 +288,8 @@ def load_config(file: str) -> ConfigDict:
     try:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path!r}")
+        if Path(path).suffix != ".py":
+            raise ValueError("it must be a Python file that defines get_config")
         found = runpy.run_path(path)
         if "get_config" not in found:
             raise ValueError("it defines no get_config")
@@ -266,7 +297,8 @@ def load_config(file: str) -> ConfigDict:
     except Exception as error:  # of the user's own file
         line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        sys.exit(f"error: cannot load the config {file}: {kind}{line}.")
+        place = place_of(error) if kind else ""  # else a config refuses what it was given
+        sys.exit(f"error: cannot load the config {file}: {kind}{line}{place}.")
 
 
 def _leaves(section: dict[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

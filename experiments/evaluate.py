@@ -7,7 +7,9 @@ checkpoint, chosen as the run itself would. Nothing is written: the run may be g
 those of no training, choice or report, whatever the run's own seed.
 """
 
+import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,18 @@ from ml_collections import ConfigDict
 
 from esenas_jax import _checks
 from esenas_jax.answer import Contender, choose_answer, examine, exams, reevaluate
-from esenas_jax.types import Array, Evaluation, Key, Stream, stream
+from esenas_jax.search import Search
+from esenas_jax.types import Evaluation, Key, Stream, stream
 from experiments import command_line
 from experiments.build import ConfigError, Plan, describe, plan
 from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.command_line import failure
 from experiments.policy_file import load_contender
-from experiments.progress import say
+from experiments.progress import EVERY_SECONDS, say
 from experiments.results import measured, table, worth
 from experiments.workdir import Workdir, WorkdirError
+
+AT_A_TIME = 256  # episodes of one call; between two it is said how far they are
 
 
 def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, Any]:
@@ -59,16 +64,13 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     try:
         about, chosen = _chosen(workdir, run)
         key = stream(jax.random.key(seed), 0, Stream.EVALUATE)
-        starts = jnp.arange(episodes, dtype=jnp.int32)[None]
         field = jax.tree.map(lambda x: jnp.asarray(x)[None], chosen)
         exam = exams(run.search.task)[1]
-
-        def report(key: Key, starts: Array) -> Evaluation:
-            if exam is not None:  # it is the same for every seed, and has a length of its own
-                return examine(run.search, exam, field)
-            return reevaluate(run.search, key, field, starts)
-
-        seen = jax.device_get(jax.tree.map(jnp.ravel, jax.jit(report)(key, starts)))
+        if exam is None:
+            seen = _measured(run.search, key, field, episodes)
+        else:  # it is the same for every seed, and has a length of its own
+            seen = jax.jit(partial(examine, run.search, exam))(field)
+            seen = jax.device_get(jax.tree.map(jnp.ravel, seen))
     except (CheckpointError, WorkdirError):
         raise
     except Exception as error:
@@ -76,11 +78,27 @@ def evaluate(workdir: Workdir, episodes: int = 100, seed: int = 1) -> dict[str, 
     return {"run": f"{describe(config)}, {about}"} | worth(seen)
 
 
+def _measured(search: Search, key: Key, field: Contender, episodes: int) -> Evaluation:
+    """Return the evaluations [episodes] of a contender [1], and say how far they are."""
+    at_a_time = min(episodes, AT_A_TIME)
+    run = jax.jit(partial(reevaluate, search))
+    began, due, parts = time.perf_counter(), EVERY_SECONDS, []
+    for first in range(0, episodes, at_a_time):
+        starts = first + np.arange(at_a_time, dtype=np.int32)[None]  # past the last: not counted
+        parts.append(jax.device_get(jax.tree.map(jnp.ravel, run(key, field, starts))))
+        done, took = min(first + at_a_time, episodes), time.perf_counter() - began
+        if took >= due and done < episodes:
+            due = took + EVERY_SECONDS
+            left = took / done * (episodes - done)
+            say(f"{done:,} of {episodes:,} episodes, {took:.0f} s, {left:.0f} s left")
+    return jax.tree.map(lambda *x: np.concatenate(x)[:episodes], *parts)
+
+
 def _trained(path: Path) -> list[float]:
     try:
         with np.load(path) as file:
             return file["trained"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise WorkdirError(f"cannot use the policy of a finished run: {error}") from error
 
 

@@ -6,6 +6,7 @@ all of this is nothing.
 
 import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import secrets
@@ -211,13 +212,16 @@ class Watch:
         if jax.process_count() == 1:
             return self
         port, token = np.zeros(1, np.int32), np.zeros(_TOKEN, np.uint8)
-        address = np.zeros(256, np.uint8)
+        address = np.zeros(512, np.uint8)
         server = None
         if first():
-            server = socket.create_server(("", 0), backlog=jax.process_count())
-            port[0] = server.getsockname()[1]
-            name = _my_address().encode()
-            address[: len(name)] = np.frombuffer(name, np.uint8)
+            try:
+                server = _listening()
+            except OSError as error:
+                raise HostsError(f"process 0 can listen at no address: {error}.") from error
+            bound, port[0] = server.getsockname()[:2]
+            names = f"{_meeting_place or bound} {bound}".encode()
+            address[: len(names)] = np.frombuffer(names, np.uint8)
             token = np.frombuffer(secrets.token_bytes(_TOKEN), np.uint8)
         port, address, token = tell((port, address, token))
         try:
@@ -225,8 +229,8 @@ class Watch:
                 with server:
                     self._welcome(server, token.tobytes())
             else:
-                name = address.tobytes().rstrip(b"\0").decode()
-                peer = socket.create_connection((name, int(port[0])), timeout=MEETING_SECONDS)
+                name, bound = address.tobytes().rstrip(b"\0").decode().split(" ")
+                peer = _connected(name, bound, int(port[0]))
                 peer.sendall(token.tobytes() + jax.process_index().to_bytes(4, "little"))
                 self._listen(peer, 0)
         except OSError as error:
@@ -280,10 +284,46 @@ class Watch:
             _end(f"process {process} was lost or has stopped; {self._advice}")
 
 
-def _my_address() -> str:
-    """Return the address that other machines know this one by."""
-    if _meeting_place:
-        return _meeting_place
+def _listening() -> socket.socket:
+    """Return a socket that listens at the coordinator's address alone.
+
+    A machine may know itself by a name that means the loopback to it and not to others, or be known
+    by an address that it does not have itself: then it listens at its way out.
+    """
+    named = _resolved(_meeting_place) if _meeting_place else []
+    literal = _meeting_place.lower() == "localhost" or _is_numeric(_meeting_place)
+    for family, address in named:
+        its = ipaddress.ip_address(address.partition("%")[0])
+        if its.is_unspecified or (its.is_loopback and not literal):
+            continue
+        with contextlib.suppress(OSError):
+            return socket.create_server((address, 0), family=family, backlog=jax.process_count())
+    return socket.create_server((_way_out(), 0), backlog=jax.process_count())
+
+
+def _resolved(host: str, flags: int = 0) -> list[tuple[socket.AddressFamily, str]]:
+    """Return the addresses of a host; none where it is not known."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=flags)
+    except OSError:
+        return []
+    return [(family, str(address[0])) for family, _, _, _, address in found]
+
+
+def _is_numeric(host: str) -> bool:
+    return bool(_resolved(host, socket.AI_NUMERICHOST))
+
+
+def _connected(name: str, address: str, port: int) -> socket.socket:
+    """Return a connection to process 0: by its name, or at the address that it listens at."""
+    try:
+        return socket.create_connection((name, port), timeout=MEETING_SECONDS)
+    except OSError:
+        return socket.create_connection((address, port), timeout=MEETING_SECONDS)
+
+
+def _way_out() -> str:
+    """Return the address of this machine from which it reaches others."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # nothing is sent: it asks for the way out

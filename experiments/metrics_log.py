@@ -109,16 +109,16 @@ class MetricsLog:
         """Return when each generation was written down, and its numbers, from its event."""
         out = {}
         for file in self._workdir.path.glob("events.out.tfevents.*"):
-            data = file.read_bytes()
-            while len(data) > 12:  # length 8, its checksum 4, event, its checksum 4
-                size = int.from_bytes(data[:8], "little")
+            data, at = file.read_bytes(), 0
+            while len(data) - at > 12:  # length 8, its checksum 4, event, its checksum 4
+                size = int.from_bytes(data[at : at + 8], "little")
                 try:
-                    event = self._event.FromString(data[12 : 12 + size])
+                    event = self._event.FromString(data[at + 12 : at + 12 + size])
                 except Exception:  # torn: the run was killed while it wrote
                     break
                 numbers = {value.tag: value.simple_value for value in event.summary.value}
                 out[event.step] = (event.wall_time, numbers)
-                data = data[16 + size :]
+                at += 16 + size
         return out
 
 

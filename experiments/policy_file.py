@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from esenas_jax.answer import Contender
+from esenas_jax.answer import Contender, actor
 from esenas_jax.policies import Policy
 from esenas_jax.search import Search
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.tasks.task import Episodes
 from esenas_jax.types import Genotype
-from experiments.build import build_policy, trained_policy
+from experiments.build import build_policy, describes_a_policy, trained_policy
 from experiments.workdir import write_whole
 
 
@@ -59,8 +60,10 @@ def save_policy(path: Path, search: Search, config: Any, chosen: Contender) -> N
     write_whole(path, file.getvalue())
 
 
-def load_policy(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array]:
+def load_policy(path: str | os.PathLike[str]) -> Callable[[ArrayLike], jax.Array]:
     """Return observation [O] -> action [A], with nothing but the file; it can be jitted.
+
+    Observations [B, O] give actions [B, A]; the function refuses another shape with a ValueError.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such file, or it holds no policy.
@@ -69,10 +72,14 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[jax.Array], jax.Array
     described = json.loads(str(arrays["config"]))
     if "trained" in arrays:
         described["policy"]["trained"] = arrays["trained"].tolist()
-    policy = build_policy(described, described["obs_size"], described["action_size"])
-    network = policy.bind(jnp.asarray(arrays["weights"]), _genotype(policy, arrays))
+    try:
+        policy = build_policy(described, described["obs_size"], described["action_size"])
+    except ValueError as error:
+        raise ValueError(f"{path} holds no policy: {error}") from error
+    _check(path, policy, arrays)
+    network = policy.bind(jnp.asarray(arrays["weights"]), _genotype(path, policy, arrays))
     mean, scale = jnp.asarray(arrays["normalizer_mean"]), jnp.asarray(arrays["normalizer_scale"])
-    return lambda obs: policy.apply(network, (obs - mean) * scale)
+    return actor(policy, network, mean, scale)
 
 
 def load_contender(path: str | os.PathLike[str], search: Search) -> Contender:
@@ -82,32 +89,61 @@ def load_contender(path: str | os.PathLike[str], search: Search) -> Contender:
         FileNotFoundError, ValueError: if there is no such file, or it is not of this search.
     """
     arrays = _arrays(path)
-    wanted = (search.policy.num_params,)
-    if arrays["weights"].shape != wanted:
-        raise ValueError(f"{path} must hold weights {wanted}, got {arrays['weights'].shape}.")
+    _check(path, search.policy, arrays)
     return Contender(
         params=jnp.asarray(arrays["weights"]),
-        genotype=_genotype(search.policy, arrays),
+        genotype=_genotype(path, search.policy, arrays),
         moments=Moments(*(jnp.asarray(arrays[f"moments_{name}"]) for name in Moments._fields)),
     )
 
 
 def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the arrays of a policy's file, whose config describes a policy."""
     needed = {"weights", "normalizer_mean", "normalizer_scale", "config"}
     needed |= {f"moments_{name}" for name in Moments._fields}
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} holds no policy: {error}.") from error
     if missing := needed - set(arrays):
         raise ValueError(f"{path} holds no policy: {', '.join(sorted(missing))} is missing.")
+    try:
+        described = json.loads(str(arrays["config"]))
+    except ValueError as error:
+        raise ValueError(f"{path} holds no policy: its config is no JSON: {error}.") from error
+    if not describes_a_policy(described):
+        raise ValueError(f"{path} holds no policy: its config has none.")
     return arrays
 
 
-def _genotype(policy: Policy, arrays: dict[str, np.ndarray]) -> Genotype:
+def _check(path: str | os.PathLike[str], policy: Policy, arrays: dict[str, np.ndarray]) -> None:
+    """Raise ValueError unless the numbers are finite, and as many as a policy has."""
+    inputs = (policy.obs_size,)
+    shapes = {
+        "weights": (policy.num_params,), "normalizer_mean": inputs, "normalizer_scale": inputs,
+        "moments_count": (), "moments_mean": inputs, "moments_deviation": inputs,
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        found = arrays[name]
+        if found.shape != shape or not np.issubdtype(found.dtype, np.floating):
+            raise ValueError(
+                f"{path} must hold {name} of shape {shape}, got {found.dtype} of {found.shape}."
+            )
+        if not np.isfinite(found).all():
+            raise ValueError(f"{path} must hold finite numbers, got others in {name}.")
+
+
+def _genotype(
+    path: str | os.PathLike[str], policy: Policy, arrays: dict[str, np.ndarray]
+) -> Genotype:
     structure = jax.tree.structure(jax.eval_shape(policy.space.sample, jax.random.key(0)))
-    leaves = [jnp.asarray(arrays[f"genotype_{i}"]) for i in range(structure.num_leaves)]
-    genotype = structure.unflatten(leaves)
-    policy.space.validate(genotype)
+    names = [f"genotype_{i}" for i in range(structure.num_leaves)]
+    if missing := set(names) - set(arrays):
+        raise ValueError(f"{path} holds no policy: {', '.join(sorted(missing))} is missing.")
+    genotype = structure.unflatten([jnp.asarray(arrays[name]) for name in names])
+    try:
+        policy.space.validate(genotype)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold an architecture of the policy: {error}") from error
     return genotype

@@ -28,6 +28,12 @@ def say(text: str, end: str = "\n") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def digits(value: float, number: int = 4) -> str:
+    """Return a number with so many significant digits, and without an exponent if it is large."""
+    text = f"{value:.{number}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e15 else text
+
+
 EVERY_SECONDS = 10.0  # between two plain lines
 
 
@@ -97,4 +103,4 @@ class Progress:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else digits(value)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from esenas_jax.answer import Answer, Front, exams
 from esenas_jax.learners import Learners
 from esenas_jax.search import Search, SearchState
-from experiments.build import Plan, describe
+from experiments.build import CLASSIC, Plan, describe
 from experiments.checkpoints import Checkpoint, Checkpoints
 from experiments.metrics_log import MetricsLog, read_rows
 from experiments.policy_file import save_policy
@@ -63,6 +63,12 @@ class Record:
             + f"{search.num_candidates} candidates a generation, {search.policy.num_params} "
             f"parameters, architectures from {search.policy.space}."
         )
+
+    @property
+    def uses_brax(self) -> bool:
+        """Whether the task is an environment of Brax."""
+        task = self.config.task
+        return task.name == "environment" and task.environment not in CLASSIC
 
     def account(self) -> None:
         """Write down where the run comes from, and what it took so far."""

@@ -13,6 +13,7 @@ from esenas_jax.policies.costs import WEIGHT_BITS
 from esenas_jax.search import Search
 from esenas_jax.tasks.task import Episodes, Task
 from esenas_jax.types import Cost, Evaluation
+from experiments.progress import digits
 from experiments.workdir import Workdir
 
 
@@ -208,7 +209,7 @@ def _settings(found: Mapping[str, Any]) -> dict[str, str]:
     reported = _reported(best)
     for setting in found["settings"]:
         swept = [k for k in setting if k not in ("seeds", *reported)]
-        name = ", ".join(f"{k.split('.')[-1]} {setting[k]:.4g}" for k in swept) or "All runs"
+        name = ", ".join(f"{k.split('.')[-1]} {digits(setting[k])}" for k in swept) or "All runs"
         if _examined(best):
             parts = [f"{_words(k)} {_interval(setting[k])}" for k in reported]
         else:
@@ -233,8 +234,8 @@ def _interval(value: Mapping[str, Any]) -> str:
     if value["mean"] is None:
         return "not finite"
     if value["interval"] is None:
-        return f"{value['mean']:.4g}"
-    return "{:.4g} [{:.4g}, {:.4g}]".format(value["mean"], *value["interval"])
+        return digits(value["mean"])
+    return "{} [{}, {}]".format(*map(digits, (value["mean"], *value["interval"])))
 
 
 def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:
@@ -251,7 +252,7 @@ def measured(found: Mapping[str, Any], on: str) -> dict[str, str]:
         before = found.get("first_return_without_bonus")
         lines |= {
             "Return without alive bonus": _pm(found["return_without_bonus"])
-            + ("" if before is None else f" (first generation {before:.4g})"),
+            + ("" if before is None else f" (first generation {digits(before)})"),
         }
     if found["episode_length"]["mean"]:
         lines["Episode length"] = f"{_pm(found['episode_length'])} steps"
@@ -323,6 +324,7 @@ def _mean(per_episode: ArrayLike) -> dict[str, float]:
 
 
 def _pm(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None:
+    mean, error = value["mean"], value["standard_error"]
+    if mean is None or error is None:
         return "not finite"
-    return f"{value['mean']:.4g} ± {value['standard_error']:.2g}"
+    return f"{digits(mean)} ± {digits(error, 2)}"

@@ -213,7 +213,8 @@ class Run:
     def _compile(self) -> tuple[SearchState, jax.stages.Compiled]:
         cache = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
         later = f"later starts find it in {cache}" if cache else "the compilation cache is off"
-        say(f"Compiling a generation. A Brax program takes about 20 s; {later}.")
+        long = "A Brax program takes about 20 s; " * bool(self.record and self.record.uses_brax)
+        say(f"Compiling a generation. {long}{later}.")
         started = time.perf_counter()
         run_key, values = self.plan.run_key, self.plan.values
         try:

@@ -48,6 +48,10 @@ def tiny(policy: str = "edges", **changes) -> ConfigDict:
 # --- on the command line: arguments, error --------------------------------------------------------
 
 COMMAND = {
+    "a word for a section": (
+        ["--config.policy=dense"],
+        "policy is a section of the config: set one of policy.*, or start from another .*",
+    ),
     "unknown field": (
         ["--config.strategy.noise_stdd=1"],
         "the config has no field strategy.noise_stdd; the nearest is strategy.noise_std.",
@@ -129,7 +133,15 @@ COMMAND = {
     ),
     "a file that is no Python": (
         [f"--config={ROOT / 'README.md'}"],
-        "cannot load the config .*README.md: SyntaxError: .*",
+        "cannot load the config .*README.md: it must be a Python file that defines get_config.",
+    ),
+    "the config of a finished run": (
+        [f"--config={ROOT / 'benchmarks' / 'results' / 'cpu' / 'cores.json'}"],
+        "cannot load the config .*json: it must be a Python file that defines get_config.",
+    ),
+    "two numbers that are one in float32": (
+        ["--config.sweep.strategy.noise_std=[0.1,0.10000000001]"],
+        r"sweep.strategy.noise_std must be different numbers in float32, got \[0.1, 0.1\d+\].",
     ),
     "unknown variant": (
         [f"--config={REGRESSION}:decay,smokeest"],
@@ -388,11 +400,11 @@ CONFIGS = {
     ),
     "a number twice in a sweep": (
         "sweep", {"strategy": {"noise_std": [0.1, 0.1]}},
-        r"sweep.strategy.noise_std must be different numbers, got \[0.1, 0.1\].",
+        r"sweep.strategy.noise_std must be different numbers in float32, got \[0.1, 0.1\].",
     ),
     "an empty sweep": (
         "sweep", {"objective": {"shift_per_step": []}},
-        r"sweep.objective.shift_per_step must be different numbers, got \[\].",
+        r"sweep.objective.shift_per_step must be different numbers in float32, got \[\].",
     ),
     "devices that do not divide": (
         "virtual_shards", 3,

@@ -69,6 +69,19 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(finished, o
     assert measured(finished, episodes=10, seed=4)["return"] != of_ten_episodes["return"]
 
 
+def test_many_episodes_are_measured_in_parts_and_it_is_said_how_far_they_are(
+    finished, of_ten_episodes, monkeypatch, capsys
+):
+    monkeypatch.setattr(evaluate, "AT_A_TIME", 4)
+    monkeypatch.setattr(evaluate, "EVERY_SECONDS", 0.0)
+    found = measured(finished, episodes=10, seed=3)
+    for name in ("return", "episode_length"):
+        assert found[name] == pytest.approx(of_ten_episodes[name], rel=1e-4)
+    assert found["report_episodes"] == 10
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in said] == ["4 of 10 episodes", "8 of 10 episodes"]
+
+
 def test_an_unfinished_run_is_measured_from_its_newest_checkpoint_and_left_alone(
     finished, of_ten_episodes, tmp_path
 ):

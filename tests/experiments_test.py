@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import platform
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,18 +17,19 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from esenas_jax import tasks
+from esenas_jax import controllers, tasks
 from esenas_jax.answer import Answer, Contender, reevaluate
 from esenas_jax.policies import costs
 from esenas_jax.search import Search
 from esenas_jax.tasks.normalizer import Moments
 from esenas_jax.types import Evaluation, Stream, stream
-from experiments import build, evaluate, record, results, train
+from experiments import build, command_line, evaluate, record, results, train
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import load_config
 from experiments.configs import hopper_policies
 from experiments.metrics_log import read_rows
 from experiments.policy_file import load_contender, load_policy, save_policy
+from experiments.progress import digits
 from experiments.workdir import Workdir, WorkdirError, finite
 from tests.support.compiling import environment_as_shipped
 from tests.support.shared_programs import shared_programs
@@ -198,11 +201,50 @@ def test_the_policy_file_is_enough_to_act(trained):
         arrays = dict(file)
     genotype = jax.numpy.asarray(arrays["genotype_0"])
     network = search.policy.bind(jax.numpy.asarray(arrays["weights"]), genotype)
-    obs = jax.random.normal(jax.random.key(0), (3,))
-    normalized = (obs - arrays["normalizer_mean"]) * arrays["normalizer_scale"]
-    expected = search.policy.apply(network, normalized)
-    np.testing.assert_allclose(act(obs), expected, rtol=1e-6)
+    batch = jax.random.normal(jax.random.key(0), (4, 3))
+    for obs in batch:
+        normalized = (obs - arrays["normalizer_mean"]) * arrays["normalizer_scale"]
+        expected = search.policy.apply(network, normalized)
+        np.testing.assert_allclose(act(obs), expected, rtol=1e-6)
+    np.testing.assert_allclose(act(batch), [act(obs) for obs in batch], rtol=1e-6)
+    for shape in ((), (1,), (3, 1), (1, 1, 3)):
+        with pytest.raises(ValueError, match=r"^an observation must be of shape \(3,\) or \(B, 3"):
+            act(jax.numpy.zeros(shape))
     assert not np.allclose(arrays["normalizer_scale"], 1.0)  # it learnt something
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"normalizer_mean": np.zeros(1, np.float32)}, "must hold normalizer_mean of shape"),
+        ({"weights": np.full(3, np.nan, np.float32)}, "must hold weights of shape "),
+        ({"moments_count": np.float32(np.inf)}, "must hold finite numbers, got others"),
+        ({"genotype_0": None}, "holds no policy: genotype_0 is missing."),
+        ({"genotype_0": np.zeros(8, np.int32)}, "must hold an architecture of the policy: "),
+        ({"config": np.array("{")}, "holds no policy: its config is no JSON: "),
+        ({"config": np.array("[]")}, "holds no policy: its config has none."),
+        ({"config": np.array('{"policy": {"name": "os.system"}, "obs_size": 3, "action_size": 1}')},
+         "holds no policy: policy.name must be one of "),
+        ({"weights": np.array([{}], object)}, "holds no policy: Object arrays cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_a_policy_file_that_was_changed_is_refused_in_one_sentence(
+    trained, tmp_path, changes, sentence
+):
+    with np.load(trained[0].path / "policy.npz") as file:
+        arrays = dict(file) | changes
+    path = tmp_path / "policy.npz"
+    np.savez(path, **{name: x for name, x in arrays.items() if x is not None})
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the sentence is compared
+        load_policy(path)
+    assert str(raised.value).startswith(f"{path} {sentence}")
+
+
+def test_an_array_alone_is_no_policy(tmp_path):
+    np.save(tmp_path / "policy.npy", np.zeros(3))
+    os.rename(tmp_path / "policy.npy", tmp_path / "policy.npz")
+    with pytest.raises(ValueError, match=r"policy\.npz holds no policy: "):
+        load_policy(tmp_path / "policy.npz")
 
 
 def test_a_file_that_holds_no_policy_is_refused(tmp_path):
@@ -845,6 +887,7 @@ def test_weights_that_saw_other_observations_are_refused(task, sentence, seen_ru
         arrays = dict(file)
     if "environment" in task:  # 2-32-1 has 128 parameters
         arrays["weights"] = arrays["weights"][:128]
+        arrays["config"] = np.array(str(arrays["config"]).replace('"obs_size": 3', '"obs_size": 2'))
     np.savez(trained, **arrays)
     config.policy.trained = str(trained)
     with pytest.raises(
@@ -872,9 +915,99 @@ def test_weights_that_are_none_are_refused_in_one_sentence(trained, why):
 def test_the_weights_of_other_layers_are_refused_in_one_sentence(dense_file):
     config = with_policy("magnitude_pruned")
     config.policy.update({"trained": str(dense_file), "hidden": (16,)})
-    sentence = r"trained must be the 80 parameters .* of 3, 16, 1 units, got .* \(160,\)\.$"
+    sentence = r"same layers and activations: hidden is \(16,\) here, and \[32\] in '.*'\.$"
     with pytest.raises(build.ConfigError, match=sentence):
         build.build(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"hidden_activation": "relu"}, "hidden_activation is 'relu' here, and 'tanh' in "),
+        ({"output_activation": "identity"}, "output_activation is 'identity' here, and 'tanh' in "),
+        ({"linear_first_hidden": True}, "linear_first_hidden is True here, and False in "),
+    ],
+)
+def test_the_weights_of_another_network_are_refused_in_one_sentence(changes, why, dense_file):
+    config = with_policy("magnitude_pruned")
+    config.policy.update({"trained": str(dense_file), **changes})
+    sentence = f"trained must be a dense policy of the same layers and activations: {why}"
+    with pytest.raises(build.ConfigError, match=re.escape(sentence)):
+        build.build(config)
+
+
+def test_the_weights_of_a_policy_that_is_not_dense_are_refused(trained):
+    """There may be as many of them."""
+    config = with_policy("magnitude_pruned")
+    config.policy.trained = str(trained[0].path / "policy.npz")
+    with pytest.raises(build.ConfigError, match=r"a run with the policy dense, got .*, of edge_p"):
+        build.build(config)
+
+
+def test_an_argument_of_a_users_own_keeps_its_default(monkeypatch):
+    def mine(space, population_size=7):
+        return controllers.regularized_evolution(space, population_size)
+
+    monkeypatch.setitem(build.FUNCTIONS["controller"], "mine", mine)
+    assert build.section("controller", "mine").population_size == 7
+    assert build.section("controller", "regularized_evolution").population_size is None
+
+
+def test_an_error_in_a_users_own_part_names_its_line(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("def mine():\n    return {}['not there']\n")
+    own = runpy.run_path(str(tmp_path / "mine.py"))["mine"]
+    monkeypatch.setitem(build.FUNCTIONS["task"], "mine", own)
+    config = with_policy("dense")
+    config.task = ConfigDict({"name": "mine"})
+    with pytest.raises(build.ConfigError) as raised:
+        build.build(config)
+    sentence = r"task: KeyError: 'not there' \(mine\.py, line 2; the traceback is in (.*\.txt)\)\."
+    found = re.fullmatch(sentence, str(raised.value))
+    assert found
+    assert "KeyError: 'not there'" in Path(found[1]).read_text()
+    os.remove(found[1])
+
+
+def test_a_package_that_is_not_installed_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    config = load_config(str(CONFIGS / "digits.py"))
+    with pytest.raises(build.ConfigError, match=r"^task: the digits come with scikit-learn, .*\.$"):
+        build.build(config)
+
+
+def test_what_the_terminal_has_no_letters_for_is_printed_in_others():
+    code = (
+        "from experiments.command_line import print_in_any_encoding\n"
+        "print_in_any_encoding(); print('1 ± 2 → σ 語')"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout == "1 +- 2 -> sigma ?\n"
+
+
+def test_brax_is_named_only_where_a_program_is_brax(tmp_path):
+    for file, brax in (("quickstart", True), ("pendulum_edges", False), ("digits", False)):
+        config = load_config(str(CONFIGS / f"{file}.py"))
+        assert record.Record(config, None, Workdir(tmp_path), origin={}).uses_brax == brax
+
+
+def test_a_short_flag_asks_for_help_too(monkeypatch):
+    monkeypatch.setattr(command_line.flags, "FLAGS", lambda argv: argv)
+    assert command_line.parse_flags(["train", "-h"]) == ["train", "--help"]
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "text"),
+    [
+        (-1290.4, 4, "-1290"), (123.4, 2, "120"), (12345.6, 4, "12350"), (0.012345, 4, "0.01235"),
+        (3.0, 4, "3"), (1e20, 4, "1e+20"), (1.5e-7, 2, "1.5e-07"), (float("inf"), 4, "inf"),
+    ],
+)  # fmt: skip
+def test_numbers_are_printed_without_exponents_where_they_are_large(value, number, text):
+    assert digits(value, number) == text
 
 
 def test_an_unknown_policy_of_a_config_file_is_refused_with_the_known_ones():

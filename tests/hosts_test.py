@@ -332,3 +332,28 @@ def test_flags_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(hosts.HostsError) as raised:
         hosts.join(*arguments)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1", "localhost", ""])
+def test_processes_watch_each_other_at_the_coordinators_address_alone(named, monkeypatch):
+    monkeypatch.setattr(hosts, "_meeting_place", named)
+    with hosts._listening() as server:
+        address = server.getsockname()[0]
+        assert address == ("127.0.0.1" if named else hosts._way_out())
+        with socket.create_connection(server.getsockname(), timeout=5):
+            pass
+
+
+def test_a_name_that_means_the_loopback_to_its_own_machine_is_its_way_out(monkeypatch):
+    """Debian's /etc/hosts has 127.0.1.1 for the machine's own name."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+
+    def resolve(*arguments, flags=0, **options):
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(hosts, "_meeting_place", "node-0")
+    with hosts._listening() as server:
+        assert server.getsockname()[0] == hosts._way_out()
