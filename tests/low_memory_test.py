@@ -206,7 +206,7 @@ WRONG = {
         "correction must be in [0, 1], got 1.5.",
     ),
     "a negative number of steps": (
-        lambda: made().run(jax.random.key(0), None, -1),
+        lambda: made()[0].run(jax.random.key(0), None, -1),
         "steps must be at least 0, got -1.",
     ),
     "no uniform share": (
