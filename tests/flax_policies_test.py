@@ -302,10 +302,11 @@ class Two(nn.Module):
         ),
         (Two(), {}, "the module must return one array, got tuple."),
         (3, {}, "module must be a flax.linen module, got int."),
-        (
+        pytest.param(
             nnx.Linear(3, 2, rngs=nnx.Rngs(0)),
             {},
             "module must be a flax.linen module, got flax.nnx.nn.linear.Linear.",
+            id="an nnx module",
         ),
         (nn.Dense(2), {"num_edges": 7}, "num_edges must be in [1, 6], got 7."),
         (
