@@ -50,9 +50,7 @@ class World(NamedTuple):
 
 WORLDS = {
     "hopper, 64 candidates": World("quickstart", {}, 40, 2, 1.2),
-    "hopper, 512 candidates": World(
-        "quickstart", {"strategy.num_directions": 248, "virtual_shards": 8}, 20, 1, 1.7
-    ),
+    "hopper, 512 candidates": World("quickstart", {"strategy.num_directions": 248}, 20, 1, 1.7),
     "halfcheetah, 450 candidates": World("halfcheetah_partition", {"task.horizon": 50}, 1, 1, 1.6),
     "pendulum, 80 candidates": World("pendulum_edges", {}, 5, 4),
     "digits, 129 candidates": World("digits", {}, 5, 10, unit="candidate"),
@@ -122,6 +120,15 @@ def processes(name: str) -> Iterator[dict[str, subprocess.Popen]]:
             process.wait()
 
 
+def ask(process: subprocess.Popen) -> dict[str, float]:
+    """Let a process carry out generations, and return what it answers."""
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
 def measure(name: str, rounds: int) -> dict[str, list[dict[str, float]]]:
     """Return what each way answered, a round after the other; the ways take turns."""
     answers: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
@@ -129,9 +136,7 @@ def measure(name: str, rounds: int) -> dict[str, list[dict[str, float]]]:
         for round_ in range(rounds + 1):
             for k in range(len(WAYS)):
                 way = WAYS[(k + round_) % len(WAYS)]
-                started[way].stdin.write("go\n")
-                started[way].stdin.flush()
-                answers[way].append(json.loads(started[way].stdout.readline()))
+                answers[way].append(ask(started[way]))
     return {way: of_way[1:] for way, of_way in answers.items()}
 
 

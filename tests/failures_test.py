@@ -140,6 +140,7 @@ def test_a_candidate_that_became_nan_is_no_parent_and_not_the_answer():
     assert acts_within_the_limit(made, answer.chosen)
 
 
+@pytest.mark.slow
 def test_learners_do_not_follow_one_that_became_nan():
     made = learners(search(), 4, rules.culling())
     state, _ = jax.jit(made.run, static_argnums=2)(KEY, made.init(KEY), 4)
@@ -147,6 +148,7 @@ def test_learners_do_not_follow_one_that_became_nan():
     assert all_finite((state.learners.strategy, deployed.incumbent))
 
 
+@pytest.mark.slow
 def test_a_front_has_none_that_became_nan():
     made = search(controller="nsga2")
     state, _ = jax.jit(made.run, static_argnums=2)(KEY, made.init(KEY), 4)
