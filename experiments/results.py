@@ -11,7 +11,7 @@ from esenas_jax.answer import Answer, Front
 from esenas_jax.policies import Policy, matrix_weights
 from esenas_jax.policies.costs import WEIGHT_BITS
 from esenas_jax.search import Search
-from esenas_jax.tasks.task import Episodes, Task
+from esenas_jax.tasks.task import Task, normalizes
 from esenas_jax.types import Cost, Evaluation
 from experiments.progress import digits
 from experiments.workdir import Workdir
@@ -79,8 +79,7 @@ def _amounts(cost: Cost) -> dict[str, int | float]:
 
 def normalizer_numbers(task: Task) -> int:
     """Return how many numbers normalise observations: a mean and a scale for each, or none."""
-    enabled = isinstance(task, Episodes) and task.normalizer.enabled
-    return 2 * task.obs_size if enabled else 0
+    return 2 * task.obs_size if normalizes(task) else 0
 
 
 def compression(policy: Policy, cost: Cost) -> dict[str, dict[str, float]]:
